@@ -1,0 +1,224 @@
+"""What the four scripts share: flags, run folders, tables and one-line errors.
+
+Nothing here imports torch, so that arguments and input files are checked at once.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from . import data, images
+from .data import DataError
+
+# Flags that may differ between a run and its --resume: they do not change what is computed.
+FREE = ("resume", "overwrite", "device", "workers", "fold", "out")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def parser(doc):
+    return argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=Help)
+
+
+def add_data(p, labels="a CSV of labels or masks, or a folder with a subfolder per class"):
+    p.add_argument("--data", type=Path, help="folder with train_images/ and train.csv")
+    p.add_argument("--images", type=Path, help="folder of images, instead of train_images/")
+    p.add_argument("--labels", type=Path, help=labels + ", instead of train.csv")
+
+
+def add_training(p, epochs, batch_size):
+    p.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"),
+                   help="size of the network's input, DEV-12 (default: that of the first image, "
+                        "in multiples of 32)")
+    p.add_argument("--hflip", action=argparse.BooleanOptionalAction, default=True,
+                   help="random horizontal mirror, [P] IV")
+    p.add_argument("--vflip", action=argparse.BooleanOptionalAction, default=False,
+                   help="random vertical mirror, [P] IV")
+    p.add_argument("--epochs", type=positive, default=epochs, help="DEV-12")
+    p.add_argument("--batch-size", type=positive, default=batch_size, help="[P] IV: 64")
+    p.add_argument("--fold", type=int, help="train this fold only, counted from 0 (default: all)")
+    add_machine(p)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def add_machine(p):
+    p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    p.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
+                   help="processes that read images")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--amp", action="store_true", help="bfloat16 autocast, on CUDA and CPU")
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
+
+
+def share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
+def image_dir(args):
+    if args.images or args.data:
+        return args.images or args.data / "train_images"
+    if args.labels and args.labels.is_dir():
+        return args.labels
+    raise DataError("no images given: --data FOLDER (with train_images/ and train.csv) or --images "
+                    "FOLDER; for embedded data: python -m cam2seg.synthetic data/demo, then --data "
+                    "data/demo")
+
+
+def label_path(args):
+    """The label file, or None where neither --labels nor --data names one."""
+    return args.labels or (args.data and args.data / "train.csv")
+
+
+def load_data(args):
+    """Labels and {name: (H, W)} of the images and labels named by the flags, all checked."""
+    folder, path = image_dir(args), label_path(args)
+    if path is None:
+        raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
+    labels = data.read_labels(path, folder)
+    rows_of = {name: f"{path}, row {row}" for (name, _), row in labels.rows.items() if row}
+    sizes = images.scan(folder, labels.names, rows_of)
+    if labels.rles is not None:
+        data.check_masks(path, labels, sizes)
+    return labels, sizes
+
+
+def new_folds(args, labels):
+    """Fold (N,) of the images: those of the run that goes on, or new ones, checked."""
+    path = args.out / "folds.csv"
+    if args.fold is not None and not 0 <= args.fold < args.folds:
+        raise DataError(f"--fold {args.fold}: expected 0 to {args.folds - 1}")
+    if args.folds < 2 or args.folds > len(labels.names):
+        raise DataError(f"--folds {args.folds}: expected 2 to {len(labels.names)}, the images")
+    if args.resume and path.exists():
+        return folds_of(path, labels.names)
+    fold = data.make_folds(labels.y, args.folds, args.seed)
+    data.check_folds(label_path(args), labels, fold, args.folds)
+    return fold
+
+
+def folds_of(path, names):
+    """Fold (N,) of the named images in a folds.csv; DataError for an image without one."""
+    import numpy as np
+    fold = data.read_folds(path)
+    missing = [n for n in names if n not in fold]
+    if missing:
+        raise DataError(f"{path}: no fold for {len(missing)} of {len(names)} images, the first is "
+                        f"{missing[0]}")
+    return np.array([fold[n] for n in names])
+
+
+def start_run(args, sources, classes, folds=None):
+    """Make or take up the folder args.out: args.json and, given folds [(name, fold)], folds.csv.
+
+    A folder that holds a run needs --resume (same flags and sources) or --overwrite.
+    """
+    path, resume = args.out / "args.json", getattr(args, "resume", False)
+    now = {"args": plain(args), "classes": classes,
+           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")},
+           "sha256": {str(s): hashlib.sha256(Path(s).read_bytes()).hexdigest()
+                      for s in sources if s and Path(s).is_file()}}
+    if path.exists() and resume:
+        check_resume(path, now)
+        return
+    if path.exists() and not args.overwrite:
+        raise DataError(f"{args.out} holds a run: add --overwrite to replace it"
+                        + (" or --resume to go on with it" if hasattr(args, "resume") else "")
+                        + ", or name another --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for old in (*args.out.glob("fold*/*.pt"), *args.out.glob("fold*/oof*.csv"),
+                *args.out.glob("fold*/log.jsonl")):
+        old.unlink()
+    if folds is not None:
+        data.write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
+    write_json(path, now)
+
+
+def check_resume(path, now):
+    then = read_json(path)
+    for key, value in now["args"].items():
+        if key not in FREE and then["args"].get(key) != value:
+            raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
+                            f"{then['args'].get(key)}: a resumed run keeps its flags")
+    if sorted(then["sha256"].values()) != sorted(now["sha256"].values()):
+        raise DataError(f"{', '.join(now['sha256'])} changed since {path} was written: a resumed "
+                        "run keeps its labels")
+
+
+def plain(args):
+    """The flags as values that JSON and weights_only checkpoints can hold."""
+    return {k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v]
+            if isinstance(v, (list, tuple)) else v for k, v in vars(args).items()}
+
+
+def read_json(path):
+    """Raises DataError for a file that is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def write_json(path, value):
+    tmp = Path(f"{path}.tmp")
+    tmp.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(tmp, path)
+
+
+def print_table(title, header, rows):
+    """Columns as wide as they need; floats with 4 digits, None as a dash."""
+    cells = [[str(h) for h in header]] + [[_cell(v) for v in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    print(f"\n{title}")
+    for row in cells:
+        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w)
+                        for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+    sys.stdout.flush()
+
+
+def _cell(value):
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def explained(what):
+    """Turn a ValueError of the package into the one-line error of a user's flag or file."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"{what}: {error}") from error
+
+
+def run(main, get_args):
+    """Exit status of main(get_args()): 2 with one line on stderr for bad input, 130 for Ctrl-C."""
+    try:
+        main(get_args())
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    except (DataError, FloatingPointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        from .engine import CheckpointError
+        if not isinstance(error, CheckpointError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

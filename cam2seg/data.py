@@ -1,0 +1,257 @@
+"""Labels and masks as CSV files, and the folds.
+
+A row is an image, a column a class: Labels(names, classes, y, rles, rows). Every reader raises
+DataError, one line that names the file, the row (the header is row 1) and what was expected.
+"""
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .masks import checked_runs
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+CLEAN = "clean"  # the folder name that stands for "no class" in a folder per class
+FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
+         "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
+
+
+class DataError(ValueError):
+    """Bad input from the user, said in one line."""
+
+
+class Labels(NamedTuple):
+    names: list  # N image names, sorted, relative to the image folder, "/" between folders
+    classes: list  # C class names
+    y: np.ndarray  # uint8 (N, C)
+    rles: dict  # {(name, class index): run lengths}; None where the source holds no masks
+    rows: dict  # {(name, class index): row of the file}
+
+    def keep(self, mask):
+        """The same labels for the images where mask (N,) is true."""
+        names = [n for n, kept in zip(self.names, mask, strict=True) if kept]
+        return self._replace(names=names, y=self.y[np.asarray(mask, bool)])
+
+
+def list_images(folder):
+    """Sorted names of the images below a folder, relative to it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder, expected one with images")
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")
+                   if p.suffix.lower() in SUFFIXES)
+    if not names:
+        raise DataError(f"{folder}: no image in it, expected files ending in {' '.join(SUFFIXES)}")
+    return names
+
+
+def read_labels(path, image_dir=None, classes=None):
+    """Labels of a CSV file in any of the FORMS, or of a folder with one subfolder per class.
+
+    With `image_dir` every named image must be in it, and an image that a mask CSV does not name
+    has no defect (Kaggle's rule), unless that CSV has rows for empty masks too. An image that any
+    other source does not name is unlabelled and left out. `classes` fixes the class names, else they are those of the file: ids 1..max, or
+    names sorted. A folder `clean` holds images without any class.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folders(path)
+    header, rows = read_csv(path)
+    columns = set(header)
+    with_masks = "EncodedPixels" in columns
+    if {"ImageId", "ClassId"} <= columns:
+        cells = [(n, r["ImageId"], r["ClassId"], r.get("EncodedPixels")) for n, r in rows]
+    elif with_masks and columns & {"ImageId_ClassId", "Image_Label"}:
+        joined = "ImageId_ClassId" if "ImageId_ClassId" in columns else "Image_Label"
+        cells = [(n, *_split(path, n, r[joined]), r["EncodedPixels"]) for n, r in rows]
+    elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
+        classes = classes or header[1:]
+        cells = [cell for n, r in rows for cell in _columns(path, n, r, header[1:])]
+    else:
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected {FORMS}")
+    return _table(path, cells, with_masks, list_images(image_dir) if image_dir else None, classes)
+
+
+def read_csv(path):
+    """Header and [(row number, {column: text})] of a comma-separated file in UTF-8."""
+    limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(lines, [])]
+            rows = []
+            for cells in lines:
+                if len(cells) != len(header) and cells:
+                    raise DataError(f"{path}, row {lines.line_num}: {len(cells)} cells, "
+                                    f"expected {len(header)} ({','.join(header)[:200]})")
+                if cells:
+                    rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
+    if not rows:
+        raise DataError(f"{path}: no rows, expected {FORMS}")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}, row 1: a column occurs twice in {','.join(header)[:200]}")
+    return header, rows
+
+
+def _split(path, row, text):
+    """'a.jpg_crack' -> 'a.jpg', 'crack'; a class name may itself hold underscores."""
+    match = re.fullmatch(rf"(.*(?:{'|'.join(map(re.escape, SUFFIXES))}))_(.+)", text, re.I)
+    image, _, label = text.rpartition("_")
+    image, label = match.groups() if match else (image, label)
+    if not image or not label:
+        raise DataError(f"{path}, row {row}: '{text[:80]}', expected image and class as a.jpg_1")
+    return image, label
+
+
+def _columns(path, row, cells, classes):
+    yield row, cells["ImageId"], "", None  # the image counts as labelled even if all are 0
+    for name in classes:
+        if cells[name] not in ("0", "1"):
+            raise DataError(f"{path}, row {row}: '{cells[name][:40]}' in {name}, expected 0 or 1")
+        if cells[name] == "1":
+            yield row, cells["ImageId"], name, None
+
+
+def _read_folders(path):
+    images = [name for name in list_images(path) if "/" in name]
+    cells = [(None, name, "" if name.split("/")[0] == CLEAN else name.split("/")[0], None)
+             for name in images]
+    if not images:
+        raise DataError(f"{path}: no image in a subfolder, expected one subfolder per class")
+    return _table(path, cells, False, images, None)
+
+
+def class_names(path, cells):
+    """Names of the classes in cells (row, image, class, run lengths): ids 1..max or names."""
+    found = {}
+    for row, _, name, _ in cells:
+        if name:
+            found.setdefault(name, row)
+    if not any(re.fullmatch(r"[-+]?[0-9.]+", name) for name in found):
+        return sorted(found)
+    for name, row in found.items():
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", name):
+            raise DataError(f"{path}, row {row}: class '{name[:40]}', expected ids from 1 up")
+    return [str(c) for c in range(1, max(map(int, found)) + 1)]
+
+
+def _table(path, cells, with_masks, images, classes):
+    classes = list(classes) if classes else class_names(path, cells)
+    column = {name: c for c, name in enumerate(classes)}
+    known, rles, rows, seen = set(images or ()), {}, {}, {}
+    for row, image, name, rle in cells:
+        if images and image not in known:
+            raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder")
+        if name and name not in column:
+            raise DataError(f"{path}, row {row}: class '{name[:40]}', expected one of "
+                            f"{', '.join(classes)}")
+        seen.setdefault(image, row)
+        key = (image, column.get(name))
+        if key in rows:
+            raise DataError(f"{path}, row {row}: {image} {name} stands in row {rows[key]} already")
+        rows[key] = row
+        if name and (rle or not with_masks):
+            rles[key] = rle
+    if not classes:
+        raise DataError(f"{path}: no class in it, expected at least one labelled image")
+    complete = any(name and not rle for _, _, name, rle in cells)  # empty masks are written out
+    names = sorted(images if with_masks and images and not complete else seen)
+    y = np.array([[(n, c) in rles for c in range(len(classes))] for n in names], np.uint8)
+    return Labels(names, classes, y, rles if with_masks else None, rows)
+
+
+def check_masks(path, labels, sizes):
+    """Raise DataError for the first mask that does not fit its image; sizes {name: (H, W)} of the
+    images that matter."""
+    for (name, c), rle in labels.rles.items():
+        if name not in sizes:
+            continue
+        try:
+            checked_runs(rle, sizes[name])
+        except ValueError as error:
+            raise DataError(f"{path}, row {labels.rows[name, c]}: {name}: {error}") from error
+
+
+def write_csv(path, header, rows):
+    """A CSV file, whole or not at all."""
+    path = Path(path)
+    tmp = path.with_name(path.name + ".tmp")
+    with open(tmp, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    os.replace(tmp, path)
+
+
+def write_masks(path, names, classes, rles):
+    """Mask CSV with a row for every (image, class); no run lengths where there is no mask.
+
+    rles {(name, class index): run lengths}. Listing all pairs tells "empty" from "not made".
+    """
+    write_csv(path, ("ImageId", "ClassId", "EncodedPixels"),
+              ((n, k, rles.get((n, c), "")) for n in names for c, k in enumerate(classes)))
+
+
+def make_folds(y, folds, seed=0):
+    """Fold (N,) of each row of y (N, C): multi-label stratified, rarest class first.
+
+    Iterative stratification (Sechidis et al. 2011): an image goes to the fold that lacks most of
+    its class, then to the one that lacks most images. DEV-12: the paper gives no rule.
+    """
+    y = np.asarray(y, np.int64)
+    order = np.random.default_rng(seed).permutation(len(y))
+    fold = np.full(len(y), -1)
+    lacks_images = np.full(folds, len(y))  # times `folds`, so that shares stay whole numbers
+    lacks_class = np.tile(y.sum(axis=0), (folds, 1))
+
+    def place(i, c):
+        need = lacks_images if c is None else lacks_class[:, c]
+        k = max(range(folds), key=lambda k: (need[k], lacks_images[k], -k))
+        fold[i] = k
+        lacks_images[k] -= folds
+        lacks_class[k] -= folds * y[i]
+
+    left = y.sum(axis=0)
+    while left.any():
+        c = min(np.flatnonzero(left), key=lambda c: (left[c], c))
+        for i in order[(y[order, c] > 0) & (fold[order] < 0)]:
+            place(i, c)
+        left = y[fold < 0].sum(axis=0)
+    for i in order[fold[order] < 0]:
+        place(i, None)
+    return fold
+
+
+def check_folds(path, labels, fold, folds):
+    """Raise DataError unless every fold has images with and without each class."""
+    for c, name in enumerate(labels.classes):
+        if not labels.y[:, c].any():
+            raise DataError(f"{path}: class {name} never occurs, expected images of every class "
+                            f"({', '.join(labels.classes)})")
+        for k in range(folds):
+            n, total = int(labels.y[fold == k, c].sum()), int((fold == k).sum())
+            if n == 0 or n == total:
+                raise DataError(f"{path}: fold {k} has {n} of {total} images with class {name}, "
+                                f"expected some with and some without; use fewer --folds")
+
+
+def read_folds(path):
+    """{image name: fold} of a folds.csv."""
+    header, rows = read_csv(Path(path))
+    if header != ["ImageId", "fold"]:
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected ImageId,fold")
+    folds = {}
+    for n, r in rows:
+        if not re.fullmatch(r"[0-9]{1,4}", r["fold"]) or r["ImageId"] in folds:
+            raise DataError(f"{path}, row {n}: '{r['ImageId'][:80]}' in fold '{r['fold'][:40]}', "
+                            "expected each image once and folds counted from 0")
+        folds[r["ImageId"]] = int(r["fold"])
+    return folds

@@ -1,0 +1,110 @@
+"""Classifier and U-Net on torchvision's EfficientNet encoders: (B, 3, H, W) -> logits.
+
+    model = Classifier("b0", num_classes=4, weights="imagenet")
+    maps, logits = cam.class_maps(model, x, model.target_layer)
+
+Tags: [P] Sydorskyi 2022, [EN] EfficientNet arXiv:1905.11946, [TN] TernausNet arXiv:1801.05746.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+
+ARCHS = tuple(f"b{n}" for n in range(8))
+# torchvision's features[i] that ends each stride: 2, 4, 8, 16 for the skips, 32 for the bottom.
+SKIPS, BOTTOM = (1, 2, 3, 5), 7
+
+
+def encoder(arch, weights="none"):
+    """torchvision's EfficientNet `features` (nn.Sequential of 9 stages, stride 32 at the end).
+
+    weights: "none" (random), "imagenet" (torchvision downloads and checks them) or the path of a
+    file holding a state dict: torchvision's own, or a classifier's checkpoint of this package.
+    Raises ValueError for an unknown arch and for a file that does not fit it.
+    """
+    if arch not in ARCHS:
+        raise ValueError(f"arch '{arch}': expected one of {', '.join(ARCHS)}")
+    build = getattr(torchvision.models, f"efficientnet_{arch}")
+    if weights == "imagenet":
+        return build(weights="DEFAULT").features
+    features = build(weights=None).features
+    if weights != "none":
+        load_encoder(features, weights)
+    return features
+
+
+def load_encoder(features, path):
+    """Fill `features` from the file at `path` (see encoder). Raises ValueError, naming the file."""
+    try:
+        state = torch.load(Path(path), map_location="cpu", weights_only=True)
+        state = state.get("model", state)
+        state = {k.removeprefix("features."): v for k, v in state.items() if k[:9] == "features."}
+        features.load_state_dict(state, strict=True)
+    except Exception as error:  # torch raises many kinds for a file that is not what it should be
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: no weights of this encoder ({reason})") from error
+
+
+class Classifier(nn.Module):
+    """EfficientNet features -> average pool -> Dropout, Linear, ELU, Dropout, Linear  ([P] IV).
+
+    forward: (B, 3, H, W) -> logits (B, num_classes); the paper's sigmoid is left to the loss and
+    the caller (DEV-2). Width of the head and dropout are not given in the paper (DEV-12).
+    """
+
+    target_layer = "features.8"  # [P] section V: the last SiLU before pooling
+
+    def __init__(self, arch, num_classes, hidden=512, dropout=0.2, weights="none"):
+        super().__init__()
+        self.features = encoder(arch, weights)
+        width = self.features[-1].out_channels
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(width, hidden), nn.ELU(),
+            nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+
+    def forward(self, x):
+        return self.head(self.features(x).mean(dim=(2, 3)))  # (B, K, h, w) -> (B, K) -> (B, C)
+
+
+class UNet(nn.Module):
+    """U-Net with an EfficientNet encoder ([P] section VI), (B, 3, H, W) -> logits (B, C, H, W).
+
+    Skip connections at strides 2, 4, 8 and 16, any H and W. Like TernausNet, a pre-trained encoder
+    with a light decoder; unlike it, nearest upsampling instead of transposed convolution, and
+    BatchNorm in the decoder, so that it also trains from random weights (DEV-12).
+    """
+
+    def __init__(self, arch, num_classes, widths=(256, 128, 64, 32, 16), weights="none"):
+        super().__init__()
+        stages = encoder(arch, weights)[:BOTTOM + 1]
+        self.encoder = stages
+        channels = [stages[i][-1].out_channels for i in SKIPS]
+        below, self.decoder = stages[BOTTOM][-1].out_channels, nn.ModuleList()
+        for width, skip in zip(widths, (*reversed(channels), 0), strict=True):
+            self.decoder.append(double_conv(below + skip, width))
+            below = width
+        self.head = nn.Conv2d(below, num_classes, 1)
+
+    def forward(self, x):
+        size, skips = x.shape[-2:], []
+        for i, stage in enumerate(self.encoder):
+            x = stage(x)
+            if i in SKIPS:
+                skips.append(x)
+        for block in self.decoder[:-1]:
+            skip = skips.pop()
+            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")  # odd sizes: skip's own
+            x = block(torch.cat((x, skip), dim=1))
+        return self.head(self.decoder[-1](F.interpolate(x, size=size, mode="nearest")))
+
+
+def double_conv(in_ch, out_ch):
+    """(Conv 3x3, BatchNorm, ReLU) twice."""
+    layers = []
+    for width in (in_ch, out_ch):
+        layers += [nn.Conv2d(width, out_ch, 3, padding=1, bias=False), nn.BatchNorm2d(out_ch),
+                   nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,278 @@
+"""Turn the classifiers' activation maps into pseudo-masks (paper's section V, Table 2).
+
+    python make_masks.py --data data/demo --cls runs/cls --out runs/masks
+    python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
+
+An image of the classifier's folds gets its map from the model that has not seen it, any other image
+the mean over the folds. With --labels (or --data) the known labels can gate the masks, and if they
+hold true masks, the masks are scored and --search finds the parameters.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cam2seg import cli, data, images, masks, metrics
+
+METHODS = ("gradcam", "gradcam++", "guided-gradcam")
+
+
+def get_args(argv=None):
+    p = cli.parser(__doc__)
+    cli.add_data(p, "optional: a CSV of labels or masks, or a folder with a subfolder per class")
+    p.add_argument("--cls", type=Path, default="runs/cls", help="run of train_cls.py")
+    p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
+    p.add_argument("--method", choices=METHODS, default="gradcam++", help="[P] V")
+    p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
+                   "(default: the last activation before pooling)")
+    p.add_argument("--size", type=cli.positive, nargs=2, metavar=("H", "W"),
+                   help="size of the network's input (default: as trained)")
+    p.add_argument("--checkpoint", choices=("swa", "best"), default="swa",
+                   help="mean of the best epochs, or the best one, [P] V")
+    p.add_argument("--aug-smooth", action=argparse.BooleanOptionalAction, default=True,
+                   help="mean over image and mirror, times 1.0, 1.1, 0.9, [P] V")
+    p.add_argument("--norm", choices=("minmax", "max"), default="minmax",
+                   help="how a map becomes [0, 1], DEV-5")
+    p.add_argument("--norm-after", action="store_true",
+                   help="normalise the upscaled map, not the small one, DEV-5")
+    p.add_argument("--gate", choices=("confidence", "labels"), default="confidence",
+                   help="a class is accepted by its probability, or by the known label, DEV-11")
+    p.add_argument("--confidence", type=cli.share, default=0.5, help="least probability, [P] Table 2")
+    p.add_argument("--min-seg-len", type=int, default=0, help="least area in pixels, [P] Table 2")
+    p.add_argument("--threshold", type=cli.share, default=0.3, help="least map value, [P] Table 2")
+    p.add_argument("--search", action="store_true",
+                   help="search the three above, on the union and cross-fitted, DEV-10")
+    p.add_argument("--objective", choices=metrics.SCORES[:4], default="dice_pairs",
+                   help="what --search maximises, DEV-9")
+    p.add_argument("--new-images", action="store_true",
+                   help="use the mean over the folds even for names that are in the folds")
+    p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
+    p.add_argument("--batch-size", type=cli.positive, default=64)
+    cli.add_machine(p)
+    return p.parse_args(argv)
+
+
+def main(args):
+    import numpy as np
+    names, labels, sizes, fold = load(args)
+    classes = cli.read_json(args.cls / "args.json")["classes"]
+    if labels and labels.classes != classes:
+        raise cli.DataError(f"{cli.label_path(args)}: classes {labels.classes}, but {args.cls} was "
+                            f"trained on {classes}")
+    if args.reuse_maps:
+        maps, probs = load_maps(args, names, classes)
+    else:
+        cli.start_run(args, [cli.label_path(args)], classes)
+        maps, probs = make_maps(args, names, fold, classes, sizes)
+    gate = labels.y.astype(float) if args.gate == "labels" else probs
+    chosen = {k: {"confidence": args.confidence, "min_seg_len": args.min_seg_len,
+                  "threshold": args.threshold} for k in set(fold.tolist())}
+    results = [write_masks(args, "masks", names, labels, sizes, classes, maps, gate, fold, chosen)]
+    if args.search:
+        grid = search_grid(args, sizes)
+        rows = labels.y.any(axis=1)  # [P] III: images with a defect
+        if not rows.any() or len(set(fold[rows].tolist())) < 2:
+            raise cli.DataError("--search needs true masks in two folds or more")
+        counts = count(args, names, labels, sizes, maps, np.array(grid["threshold"]))
+        counts = [n[rows] for n in (*counts, gate, fold)]
+        best, _ = metrics.search(*counts[:4], grid, args.objective)
+        results.append(write_masks(args, "masks_union", names, labels, sizes, classes, maps, gate,
+                                   fold, dict.fromkeys(chosen, best)))
+        crossed = metrics.cross_fit(*counts, grid, args.objective)
+        results.append(write_masks(args, "masks_crossfit", names, labels, sizes, classes, maps,
+                                   gate, fold, {k: crossed.get(k, best) for k in chosen}))
+    report(args, classes, results)
+
+
+def load(args):
+    """Names, Labels or None, {name: (H, W)} and fold (N,) of the images to be masked; fold -1: an
+    image outside the folds."""
+    import numpy as np
+    folder, path = cli.image_dir(args), cli.label_path(args)
+    if path and (path.exists() or args.labels):
+        labels, sizes = cli.load_data(args)
+        names = labels.names
+    else:
+        labels, names = None, data.list_images(folder)
+        sizes = images.scan(folder, names)
+    if (args.gate == "labels" or args.search) and labels is None:
+        raise cli.DataError("--gate labels and --search need --labels")
+    if args.search and labels.rles is None:
+        raise cli.DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
+    known = {} if args.new_images else data.read_folds(args.cls / "folds.csv")
+    fold = np.array([known.get(n, -1) for n in names])
+    trained = [int(p.parent.name[4:]) for p in args.cls.glob(f"fold*/{args.checkpoint}.pt")]
+    if not trained:
+        raise cli.DataError(f"{args.cls}: no fold*/{args.checkpoint}.pt, expected a run of train_cls.py")
+    keep = np.isin(fold, [-1, *trained])
+    if not keep.all():
+        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {args.cls} has not trained: "
+              "they get no mask")
+        names, fold = [n for n, k in zip(names, keep) if k], fold[keep]
+        labels = labels and labels.keep(keep)
+    return names, labels, sizes, fold
+
+
+def make_maps(args, names, fold, classes, sizes):
+    """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C);
+    both also written to maps.npy and maps.csv."""
+    import numpy as np
+    import torch
+
+    from cam2seg import cam, engine, models
+    device = engine.pick_device(args.device)
+    nets, pre = {}, None
+    for path in sorted(args.cls.glob(f"fold*/{args.checkpoint}.pt")):
+        state = engine.load_checkpoint(path, "classifier")
+        model = models.Classifier(**state["model_args"])
+        model.load_state_dict(state["model"])
+        nets[int(path.parent.name[4:])] = model.to(device, memory_format=torch.channels_last)
+        pre = state["preprocess"]
+    pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
+                             np.zeros((len(names), 0), np.float32))
+    probs, out = np.zeros((len(names), len(classes))), None
+    tmp = args.out / "maps.npy.tmp"
+    for k in sorted(set(fold.tolist())):
+        models_of_k = list(nets.values()) if k == -1 else [nets[k]]
+        rows = np.flatnonzero(fold == k)
+        clock, at = engine.Progress(len(rows), f"maps, fold {k}"), 0
+        for batch, _ in engine.Batches(pixels, rows, args.batch_size, args.workers)(None):
+            x = engine.to_input(batch, device, pre["mean"], pre["std"])
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+                seen = [batch_maps(args, cam, model, x) for model in models_of_k]
+            small = cam.normalize(torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(0), "max")
+            if out is None:
+                print(f"maps of {args.target_layer or models.Classifier.target_layer}: "
+                      f"{small.shape[2]} x {small.shape[3]} cells for {x.shape[2]} x {x.shape[3]} pixels")
+                out = np.lib.format.open_memmap(tmp, "w+", np.float16, (len(names), *small.shape[1:]))
+            part = rows[at:at + len(batch)]
+            out[part] = small.cpu().numpy()
+            probs[part] = torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu().numpy()
+            at += len(batch)
+            clock.add(len(batch))
+    out.flush()
+    tmp.replace(args.out / "maps.npy")
+    data.write_csv(args.out / "maps.csv", ("ImageId", "fold", "H", "W", *classes),
+                   ((n, k, *sizes[n], *p) for n, k, p in zip(names, fold, probs.tolist(), strict=True)))
+    return out, probs
+
+
+def batch_maps(args, cam, model, x):
+    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image."""
+    layer, logits = args.target_layer or model.target_layer, []
+
+    def maps_of(view):
+        with cli.explained("--target-layer"):
+            if args.method == "guided-gradcam":
+                maps, y = cam.guided_grad_cam(model, view, layer)
+            else:
+                maps, y = cam.class_maps(model, view, layer, args.method)
+        logits.append(y)
+        return maps
+
+    return cam.aug_smooth(maps_of, x) if args.aug_smooth else maps_of(x), logits[0]
+
+
+def load_maps(args, names, classes):
+    """The maps and probabilities that make_maps wrote, if they are those of these images."""
+    import numpy as np
+    path = args.out / "maps.csv"
+    header, rows = data.read_csv(path)
+    if [r["ImageId"] for _, r in rows] != names or header[4:] != classes:
+        raise cli.DataError(f"{path}: maps of other images or classes; run without --reuse-maps")
+    maps = np.load(args.out / "maps.npy", mmap_mode="r")
+    return maps, np.array([[float(r[k]) for k in classes] for _, r in rows])
+
+
+def full_maps(args, small, size):
+    """Small maps (C, h, w) -> [0, 1] maps float32 (C, H, W) at the image's own size (DEV-5)."""
+    import numpy as np
+    import torch
+
+    from cam2seg import cam
+    maps = torch.from_numpy(np.asarray(small, np.float32))[None]
+    if args.norm_after:
+        return cam.normalize(cam.upscale(maps, size), args.norm)[0].numpy()
+    return cam.upscale(cam.normalize(maps, args.norm), size)[0].numpy()
+
+
+def true_masks(labels, name, size):
+    """True masks bool (C, H, W) of an image."""
+    import numpy as np
+    return np.stack([masks.rle_decode(labels.rles.get((name, c), ""), size)
+                     for c in range(len(labels.classes))])
+
+
+def count(args, names, labels, sizes, maps, thresholds):
+    """inter, pred (N, C, T) and truth (N, C) in pixels, for all thresholds in one pass."""
+    import numpy as np
+    inter, pred, truth = [], [], []
+    for name, small in zip(names, maps, strict=True):
+        true = true_masks(labels, name, sizes[name])
+        both = metrics.threshold_counts(full_maps(args, small, sizes[name]), true, thresholds)
+        inter.append(both[0])
+        pred.append(both[1])
+        truth.append(true.sum(axis=(1, 2)))
+    return np.array(inter), np.array(pred), np.array(truth)
+
+
+def search_grid(args, sizes):
+    """Values to search; areas are shares of the median image, so that they fit any size."""
+    import numpy as np
+    area = float(np.median([h * w for h, w in sizes.values()]))
+    return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)],
+            "confidence": [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5],
+            "min_seg_len": [round(area * s) for s in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
+
+
+def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen):
+    """Write {title}.csv; return what a report says of it. chosen: {fold: the three parameters}."""
+    import numpy as np
+    rles, areas = {}, np.zeros((3, len(names), len(classes)), np.int64)  # inter, truth, pred
+    for i, (name, small) in enumerate(zip(names, maps, strict=True)):
+        use = chosen[int(fold[i])]
+        true = true_masks(labels, name, sizes[name]) if labels and labels.rles is not None else None
+        for c, heat in enumerate(full_maps(args, small, sizes[name])):
+            if true is not None:
+                areas[1, i, c] = true[c].sum()
+            if gate[i, c] >= use["confidence"]:
+                mask = masks.binarize(heat, use["threshold"], use["min_seg_len"])
+                rles[name, c] = masks.rle_encode(mask)
+                areas[2, i, c] = mask.sum()
+                areas[0, i, c] = (mask & true[c]).sum() if true is not None else 0
+    data.write_masks(args.out / f"{title}.csv", names, classes, rles)
+    result = {"masks": title, "parameters": {str(k): v for k, v in chosen.items()},
+              "made": (areas[2] > 0).sum(axis=0).tolist(), "images": len(names),
+              "share": (areas[2].sum(axis=0) / sum(h * w for h, w in map(sizes.get, names))).tolist()}
+    if labels is not None:
+        result["labelled"] = labels.y.sum(axis=0, dtype=int).tolist()
+        result["labelled_but_empty"] = ((labels.y > 0) & (areas[2] == 0)).sum(axis=0).tolist()
+    if labels is not None and labels.rles is not None:
+        rows = labels.y.any(axis=1)  # [P] III: images with a defect
+        result["scores"] = metrics.mask_scores(*areas[:, rows])
+        result["all_empty"] = metrics.mask_scores(areas[0, rows] * 0, areas[1, rows], areas[2, rows] * 0)
+    return result
+
+
+def report(args, classes, results):
+    cli.write_json(args.out / "metrics.json", {"classes": classes, "args": cli.plain(args), "table2": results})
+    first = results[0]
+    made = [["masks made", *first["made"]], ["share of all pixels", *first["share"]]]
+    if "labelled" in first:
+        made += [["images with the label", *first["labelled"]],
+                 ["... and an empty mask", *first["labelled_but_empty"]]]
+    cli.print_table(f"{args.out}/masks.csv: {first['images']} images", ["class", *classes], made)
+    if "scores" not in first:
+        return
+    title = (f"{args.method}, {args.checkpoint}" + (", aug smooth" if args.aug_smooth else ""))
+    rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in metrics.SCORES[:4])]]
+    for r in results:
+        values = list(r["parameters"].values())
+        said = "per fold" if any(v != values[0] for v in values) else "/".join(map(str, values[0].values()))
+        rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in metrics.SCORES[:4])])
+    cli.print_table("Table 2: masks from maps, images with a defect, out-of-fold union",
+                    ["experiment", "conf/len/thr", *metrics.SCORES[:4]], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, get_args))

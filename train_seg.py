@@ -1,0 +1,166 @@
+"""Train a U-Net on any mask CSV, true or pseudo (paper's section VI, Table 3).
+
+    python train_seg.py --images data/demo/train_images --masks runs/masks/masks.csv \\
+        --folds runs/cls/folds.csv --out runs/seg
+    python train_seg.py --data data/demo --masks data/demo/train.csv \\
+        --folds runs/cls/folds.csv --out runs/seg_true
+
+The masks of each fold come from the network that has not seen it. With --data (or --labels: a CSV
+of true masks) they are scored.
+"""
+
+import sys
+from pathlib import Path
+
+from cam2seg import cli, data, images, masks, metrics
+
+
+def get_args(argv=None):
+    p = cli.parser(__doc__)
+    cli.add_data(p, "optional: a CSV of true masks to score against")
+    p.add_argument("--masks", type=Path, default="runs/masks/masks.csv", help="CSV to train on")
+    p.add_argument("--folds", type=Path, default="runs/cls/folds.csv",
+                   help="folds.csv of the classifier's run")
+    p.add_argument("--out", type=Path, default="runs/seg", help="folder of this run")
+    p.add_argument("--arch", default="b0", choices=[f"b{n}" for n in range(8)],
+                   help="EfficientNet encoder, [P] VI")
+    p.add_argument("--weights", default="imagenet",
+                   help="imagenet (torchvision downloads them), none, or a file, [P] VI")
+    p.add_argument("--loss", default="bce", choices=("bce", "bce+dice"), help="DEV-12")
+    p.add_argument("--lr-encoder", type=float, default=1e-4, help="Adam, DEV-12; 1e-3 from scratch")
+    p.add_argument("--lr-decoder", type=float, default=1e-3, help="Adam, DEV-12")
+    p.add_argument("--threshold", type=cli.share, default=0.2, help="least probability, [P] VI")
+    p.add_argument("--min-seg-len", type=int, default=0, help="least area in pixels, [P] VI")
+    cli.add_training(p, epochs=20, batch_size=16)
+    return p.parse_args(argv)
+
+
+def main(args):
+    given, truth, sizes, fold = load(args)
+    size = tuple(args.size or images.default_size(sizes[given.names[0]]))
+    cli.start_run(args, [args.masks, args.folds], given.classes,
+                  zip(given.names, fold.tolist(), strict=True))
+
+    import numpy as np
+    import torch
+
+    from cam2seg import engine, models
+    device = engine.pick_device(args.device)
+
+    def prepare(pixels):
+        return engine.to_input(pixels, device, images.MEAN, images.STD)
+
+    def loss_fn(logits, target):
+        return seg_loss(logits, target.float(), args.loss)
+
+    pixels = images.ImageSet(cli.image_dir(args), given.names, size,
+                             masks=(given.rles, sizes, len(given.classes)),
+                             hflip=args.hflip, vflip=args.vflip, seed=args.seed)
+    model_args = {"arch": args.arch, "num_classes": len(given.classes)}
+    meta = {"kind": "unet", "model_args": model_args, "args": cli.plain(args),
+            "preprocess": {"size": list(size), "mean": list(images.MEAN),
+                           "std": list(images.STD), "classes": given.classes}}
+
+    for k in sorted(set(fold.tolist())) if args.fold is None else [args.fold]:
+        out = args.out / f"fold{k}"
+        out.mkdir(exist_ok=True)
+        if args.resume and (out / "oof_masks.csv").exists():
+            continue
+        engine.seed_all(args.seed, k)
+        with cli.explained("--weights"):
+            model = models.UNet(**model_args, weights=args.weights)
+        model.to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam([
+            {"params": model.encoder.parameters(), "lr": args.lr_encoder},
+            {"params": [*model.decoder.parameters(), *model.head.parameters()],
+             "lr": args.lr_decoder}])
+        train, val = (engine.Batches(pixels, np.flatnonzero(part), args.batch_size, args.workers,
+                                     args.seed) for part in (fold != k, fold == k))
+        best, = engine.fit(model, optimizer, loss_fn, prepare, train, val, args.epochs, out, meta,
+                           1, (args.seed, k), args.amp, args.resume)
+        model.load_state_dict(
+            engine.load_checkpoint(out / f"epoch{best['epoch']}.pt", "unet")["model"])
+        engine.save_checkpoint(out / "best.pt", model, {**meta, "best": [best]})
+        names, rles = [given.names[i] for i in val.indices], {}
+        probs = (p for logits, _ in engine.predict(model, val, prepare, args.amp, f"fold {k}")
+                 for p in logits.sigmoid())
+        for name, p in zip(names, probs, strict=True):
+            p = torch.nn.functional.interpolate(p[None], size=sizes[name], mode="bilinear")[0]
+            for c, heat in enumerate(p.cpu().numpy()):
+                rles[name, c] = masks.rle_encode(
+                    masks.binarize(heat, args.threshold, args.min_seg_len))
+        data.write_masks(out / "oof_masks.csv", names, given.classes, rles)
+
+    report(args, gather(args, given), given, truth, sizes)
+
+
+def load(args):
+    """Labels to train on, true Labels or None, {name: (H, W)}, and fold (N,) of the images that
+    have both a fold and a row in --masks."""
+    import numpy as np
+    folder, path = cli.image_dir(args), cli.label_path(args)
+    given = data.read_labels(args.masks, folder)
+    if given.rles is None:
+        raise cli.DataError(f"{args.masks}: no masks in it, expected a column EncodedPixels")
+    known = data.read_folds(args.folds)
+    given = given.keep(np.array([n in known for n in given.names]))
+    if not given.names:
+        raise cli.DataError(f"{args.folds}: no fold for any image of {args.masks}")
+    fold = np.array([known[n] for n in given.names])
+    if args.fold is not None and args.fold not in fold or len(set(fold.tolist())) < 2:
+        raise cli.DataError(f"{args.folds}: two folds or more are needed, and --fold among them; "
+                            f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
+    sizes = images.scan(folder, given.names)
+    data.check_masks(args.masks, given, sizes)
+    truth = None
+    if path and (path.exists() or args.labels):
+        truth = data.read_labels(path, folder, given.classes)
+        if truth.rles is not None:
+            data.check_masks(path, truth, sizes)
+    return given, truth if truth and truth.rles is not None else None, sizes, fold
+
+
+def seg_loss(logits, target, kind):
+    """Mean BCE [P-7] over pixels and classes; "bce+dice" adds 1 - soft Dice of each class over
+    the batch (DEV-12). Probabilities are above 0, so no ratio is 0/0."""
+    import torch.nn.functional as F
+    loss = F.binary_cross_entropy_with_logits(logits, target)
+    if kind == "bce":
+        return loss
+    p, over = logits.sigmoid(), (0, 2, 3)  # (B, C, H, W) -> (C,)
+    dice = 2 * (p * target).sum(over) / (p.sum(over) + target.sum(over))
+    return loss + (1 - dice).mean()
+
+
+def gather(args, given):
+    """Names and run lengths of all folds that are done; also written to oof_masks.csv."""
+    column, rles, names = {name: c for c, name in enumerate(given.classes)}, {}, []
+    for path in sorted(args.out.glob("fold*/oof_masks.csv")):
+        for _, r in data.read_csv(path)[1]:
+            rles[r["ImageId"], column[r["ClassId"]]] = r["EncodedPixels"]
+    names = sorted({name for name, _ in rles})
+    data.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
+    return names, rles
+
+
+def report(args, predicted, given, truth, sizes):
+    names, rles = predicted
+    print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
+    result = {"classes": given.classes, "args": cli.plain(args), "images": len(names)}
+    if truth is not None:
+        defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
+        result["images_with_defect"] = len(defect)
+        rows = {"nothing predicted": {}, f"trained on {args.masks}": given.rles,
+                f"U-Net ({args.arch}) on them": rles}
+        result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
+            defect, truth.rles, r, sizes, len(given.classes), masks.rle_decode))
+            for t, r in rows.items()}
+        cli.print_table("Table 3: images with a defect, out-of-fold union",
+                        ["masks", *metrics.SCORES[:4]],
+                        [[t, *(s[n][1] for n in metrics.SCORES[:4])]
+                         for t, s in result["table3"].items()])
+    cli.write_json(args.out / "metrics.json", result)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, get_args))
