@@ -185,22 +185,13 @@ def load_maps(args, names, classes):
 
 
 def full_maps(args, small, size):
-    """Small maps (C, h, w) -> [0, 1] maps float32 (C, H, W) at the image's own size (DEV-5)."""
+    """Small maps (C, h, w) -> [0, 1] maps float32 (C, H, W) at the image's own size."""
     import numpy as np
     import torch
 
     from cam2seg import cam
     maps = torch.from_numpy(np.asarray(small, np.float32))[None]
-    if args.norm_after:
-        return cam.normalize(cam.upscale(maps, size), args.norm)[0].numpy()
-    return cam.upscale(cam.normalize(maps, args.norm), size)[0].numpy()
-
-
-def true_masks(labels, name, size):
-    """True masks bool (C, H, W) of an image."""
-    import numpy as np
-    return np.stack([masks.rle_decode(labels.rles.get((name, c), ""), size)
-                     for c in range(len(labels.classes))])
+    return cam.image_maps(maps, size, args.norm, args.norm_after)[0].numpy()
 
 
 def count(args, names, labels, sizes, maps, thresholds):
@@ -208,7 +199,7 @@ def count(args, names, labels, sizes, maps, thresholds):
     import numpy as np
     inter, pred, truth = [], [], []
     for name, small in zip(names, maps, strict=True):
-        true = true_masks(labels, name, sizes[name])
+        true = masks.decode_all(labels.rles, name, sizes[name], len(labels.classes))
         both = metrics.threshold_counts(full_maps(args, small, sizes[name]), true, thresholds)
         inter.append(both[0])
         pred.append(both[1])
@@ -231,7 +222,9 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
     rles, areas = {}, np.zeros((3, len(names), len(classes)), np.int64)  # inter, truth, pred
     for i, (name, small) in enumerate(zip(names, maps, strict=True)):
         use = chosen[int(fold[i])]
-        true = true_masks(labels, name, sizes[name]) if labels and labels.rles is not None else None
+        true = None
+        if labels is not None and labels.rles is not None:
+            true = masks.decode_all(labels.rles, name, sizes[name], len(classes))
         for c, heat in enumerate(full_maps(args, small, sizes[name])):
             if true is not None:
                 areas[1, i, c] = true[c].sum()

@@ -153,7 +153,7 @@ def report(args, predicted, given, truth, sizes):
         rows = {"nothing predicted": {}, f"trained on {args.masks}": given.rles,
                 f"U-Net ({args.arch}) on them": rles}
         result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
-            defect, truth.rles, r, sizes, len(given.classes), masks.rle_decode))
+            defect, truth.rles, r, sizes, len(given.classes)))
             for t, r in rows.items()}
         cli.print_table("Table 3: images with a defect, out-of-fold union",
                         ["masks", *metrics.SCORES[:4]],

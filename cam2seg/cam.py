@@ -200,3 +200,9 @@ def normalize(maps, how="minmax"):
 def upscale(maps, size):
     """Maps (B, C, h, w) to (B, C, H, W), bilinear between cell centres  ([P-5], [GC])."""
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def image_maps(maps, size, how="minmax", after=False):
+    """Maps (B, C, h, w) -> (B, C, H, W) in [0, 1]: normalised, then upscaled; `after` swaps the two
+    (DEV-5)."""
+    return normalize(upscale(maps, size), how) if after else upscale(normalize(maps, how), size)

@@ -78,3 +78,8 @@ def binarize(map, threshold, min_seg_len=0):
     """
     mask = np.asarray(map) >= threshold
     return mask if mask.sum() >= min_seg_len else np.zeros_like(mask)
+
+
+def decode_all(rles, name, size, classes):
+    """Masks bool (C, H, W) of one image from {(name, class index): run lengths}; absent = empty."""
+    return np.stack([rle_decode(rles.get((name, c), ""), size) for c in range(classes)])

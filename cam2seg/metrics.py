@@ -12,6 +12,8 @@ import itertools
 
 import numpy as np
 
+from .masks import decode_all
+
 SCORES = ("dice_pairs", "dice_present", "dice_dataset", "iou", "precision", "recall")
 
 
@@ -33,16 +35,15 @@ def _ratio(a, b, is_empty, empty):
     return np.where(is_empty, empty, out)
 
 
-def mask_counts(names, truth, pred, sizes, classes, decode):
-    """inter, truth, pred (N, C) in pixels of two mask sets {(name, class index): run lengths}.
+def mask_counts(names, truth, pred, sizes, classes):
+    """inter, truth, pred in pixels, int (3, N, C), of two sets {(name, class index): run lengths}.
 
-    sizes {name: (H, W)}; decode: run lengths, size -> mask, as masks.rle_decode.
+    sizes {name: (H, W)}; classes: C.
     """
     out = np.zeros((3, len(names), classes), np.int64)
     for i, name in enumerate(names):
-        for c in range(classes):
-            t, p = (decode(m.get((name, c), ""), sizes[name]) for m in (truth, pred))
-            out[:, i, c] = (t & p).sum(), t.sum(), p.sum()
+        t, p = (decode_all(rles, name, sizes[name], classes) for rles in (truth, pred))
+        out[:, i] = [m.sum(axis=(1, 2)) for m in (t & p, t, p)]
     return out
 
 
