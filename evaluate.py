@@ -19,7 +19,7 @@ EMPTY, WHOLE = "nothing predicted", "whole image"
 
 def get_args(argv=None):
     p = cli.parser(__doc__)
-    p.add_argument("masks", nargs="+", metavar="NAME=CSV", help="mask CSVs to score")
+    p.add_argument("masks", nargs="*", metavar="NAME=CSV", help="mask CSVs to score")
     cli.add_data(p, "a CSV of true masks")
     p.add_argument("--folds", type=Path, help="folds.csv, for scores by fold")
     p.add_argument("--out", type=Path, default="runs/eval", help="folder for the results")
@@ -34,6 +34,9 @@ def get_args(argv=None):
 
 def main(args):
     import numpy as np
+    cli.image_dir(args)
+    if not args.masks:
+        raise cli.DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv")
     labels, sizes = cli.load_data(args)
     if labels.rles is None:
         raise cli.DataError(f"{cli.label_path(args)}: no masks in it, expected EncodedPixels")

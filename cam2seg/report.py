@@ -11,6 +11,7 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
            (213, 94, 0), (204, 121, 167), (0, 114, 178))
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 GAP, LABEL = 6, 14
+PAPER = (225, 228, 232)  # neither black nor white, so that the edge of a mask shows
 
 
 def paint(image, masks, alpha=0.45):
@@ -42,7 +43,7 @@ def contact_sheet(path, title, columns, rows, width=200):
     scaled = [(caption, [_fit(p, width) for p in pictures]) for caption, pictures in rows]
     heights = [max(p.height for p in pictures) + LABEL + GAP for _, pictures in scaled]
     total_width = len(columns) * (width + GAP) + GAP
-    sheet = Image.new("RGB", (total_width, 2 * (LABEL + GAP) + sum(heights) + GAP), "white")
+    sheet = Image.new("RGB", (total_width, 2 * (LABEL + GAP) + sum(heights) + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP // 2), title, "black", ImageFont.load_default(14))
     y = LABEL + GAP

@@ -1,0 +1,289 @@
+"""The four scripts as a user runs them, chained on small drawn images, and their one-line errors."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluate
+import make_masks
+import train_cls
+import train_seg
+from cam2seg import cli, data, masks
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {m.__name__: m for m in (train_cls, make_masks, train_seg, evaluate)}
+SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers 0 --device cpu"
+         .split())
+
+
+def call(script, *flags):
+    module = SCRIPTS[script]
+    return cli.run(module.main, lambda: module.get_args([str(f) for f in flags]))
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def runs(shapes, tmp_path_factory):
+    """One run of all four scripts."""
+    out = tmp_path_factory.mktemp("runs")
+    assert call("train_cls", "--data", shapes, "--out", out / "cls", "--folds", 2, "--epochs", 6,
+                *SMALL) == 0
+    assert call("make_masks", "--data", shapes, "--cls", out / "cls", "--out", out / "masks",
+                "--target-layer", "features.5", "--search", "--workers", 0, "--device", "cpu") == 0
+    assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
+                out / "cls/folds.csv", "--out", out / "seg", "--epochs", 10, "--loss", "bce+dice",
+                *SMALL, "--batch-size", 4, "--lr-encoder", 3e-3, "--lr-decoder", 3e-3) == 0
+    assert call("evaluate", "--data", shapes, "--folds", out / "cls/folds.csv", "--out",
+                out / "eval", f"maps={out}/masks/masks.csv", f"unet={out}/seg/oof_masks.csv") == 0
+    return out
+
+
+def test_chain_scores_above_chance(runs):
+    swa = metrics_of(runs / "cls")["table1"][2]
+    assert swa["model"].endswith("(SWA), all images") and min(swa["roc_auc"]) > 0.75
+    scores = {k: v["scores"] for k, v in metrics_of(runs / "eval")["masks"].items()}
+    whole = scores["whole image"]["dice_present"][1]
+    assert scores["unet"]["dice_present"][1] > whole + 0.2
+    assert scores["nothing predicted"]["dice_present"][1] == 0
+
+
+def test_every_number_of_the_tables_is_the_one_recounted_from_the_files(runs, shapes):
+    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
+    made = data.read_labels(runs / "masks/masks.csv", shapes / "train_images")
+    dices = []
+    for name, row in zip(truth.names, truth.y, strict=True):
+        for c in range(2) if row.any() else ():  # [P] III: images with a defect
+            t, p = (masks.rle_decode(m.rles.get((name, c), ""), (64, 64)) for m in (truth, made))
+            dices.append(1.0 if not t.any() and not p.any() else
+                         2 * (t & p).sum() / (t.sum() + p.sum()))
+    for of in (metrics_of(runs / "masks")["table2"][0], metrics_of(runs / "eval")["masks"]["maps"]):
+        assert of["scores"]["dice_pairs"][1] == pytest.approx(np.mean(dices), abs=1e-12)
+
+
+def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp_path):
+    """With fold 0's model broken, only the masks of fold 0 change."""
+    import torch
+    cls = tmp_path / "cls"
+    shutil.copytree(runs / "cls", cls)
+    state = torch.load(cls / "fold0/swa.pt", weights_only=True)
+    state["model"]["head.4.weight"].neg_()
+    torch.save(state, cls / "fold0/swa.pt")
+    flags = ("--data", shapes, "--out", tmp_path / "out", "--target-layer", "features.5",
+             "--workers", 0, "--device", "cpu")
+    assert call("make_masks", "--cls", cls, *flags) == 0
+    folds = data.read_folds(runs / "cls/folds.csv")
+    before, after = (np.load(p / "maps.npy") for p in (runs / "masks", tmp_path / "out"))
+    fold = np.array([folds[n] for n in sorted(folds)])
+    assert (before[fold == 1] == after[fold == 1]).all()
+    assert (before[fold == 0] != after[fold == 0]).any(axis=(1, 2, 3)).mean() > 0.5
+
+
+def test_out_of_fold_probabilities_are_those_of_the_held_out_model(runs, shapes):
+    import torch
+
+    from cam2seg import engine, images, models
+    probs = {r["ImageId"]: r for _, r in data.read_csv(runs / "cls/oof.csv")[1]}
+    folds = data.read_folds(runs / "cls/folds.csv")
+    for k in (0, 1):
+        state = engine.load_checkpoint(runs / f"cls/fold{k}/swa.pt", "classifier")
+        model = models.Classifier(**state["model_args"])
+        model.load_state_dict(state["model"])
+        name = next(n for n, f in sorted(folds.items()) if f == k)
+        pixels = torch.from_numpy(images.open_image(shapes / "train_images" / name).copy())[None]
+        x = engine.to_input(pixels, "cpu", images.MEAN, images.STD)
+        with torch.no_grad():
+            p = model.eval()(x).sigmoid()[0]
+        assert [float(probs[name][c]) for c in "12"] == pytest.approx(p.tolist(), abs=1e-5)
+
+
+def test_swa_is_the_mean_of_the_three_best_epochs(runs):
+    import torch
+    for k in (0, 1):
+        fold = runs / f"cls/fold{k}"
+        rows = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
+        best = sorted(rows, key=lambda r: r["val_loss"])[:3]
+        states = [torch.load(fold / f"epoch{r['epoch']}.pt", weights_only=True)["model"]
+                  for r in best]
+        swa = torch.load(fold / "swa.pt", weights_only=True)["model"]
+        mean = sum(s["head.1.weight"].double() for s in states) / 3
+        assert torch.allclose(swa["head.1.weight"].double(), mean, atol=1e-7)
+        first = torch.load(fold / "best.pt", weights_only=True)["model"]
+        assert torch.equal(first["head.1.weight"], states[0]["head.1.weight"])
+        # the pass over the data gives statistics of its own, not the mean of the three
+        averaged = sum(s["features.0.1.running_mean"] for s in states) / 3
+        assert not torch.allclose(swa["features.0.1.running_mean"], averaged, atol=1e-4)
+
+
+def test_swa_bn_average_averages_the_statistics(shapes, tmp_path):
+    import torch
+    assert call("train_cls", "--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 2,
+                "--fold", 0, "--swa-bn", "average", *SMALL) == 0
+    states = [torch.load(tmp_path / f"fold0/epoch{e}.pt", weights_only=True)["model"]
+              for e in (1, 2)]
+    swa = torch.load(tmp_path / "fold0/swa.pt", weights_only=True)["model"]
+    key = "features.0.1.running_mean"
+    assert torch.allclose(swa[key], (states[0][key] + states[1][key]) / 2, atol=1e-7)
+
+
+def test_search_finds_what_brute_force_over_mask_files_finds(runs, shapes, tmp_path):
+    found = metrics_of(runs / "masks")["table2"][1]
+    use = next(iter(found["parameters"].values()))
+    out = tmp_path / "masks"
+    shutil.copytree(runs / "masks", out)
+    flags = ("--data", shapes, "--cls", runs / "cls", "--out", out, "--target-layer", "features.5",
+             "--reuse-maps", "--overwrite", "--workers", 0, "--device", "cpu")
+    scores = []
+    for threshold in (use["threshold"] - 0.05, use["threshold"], use["threshold"] + 0.05):
+        assert call("make_masks", *flags, "--threshold", round(threshold, 2), "--confidence",
+                    use["confidence"], "--min-seg-len", use["min_seg_len"]) == 0
+        scores.append(metrics_of(out)["table2"][0]["scores"]["dice_pairs"][1])
+    assert scores[1] == pytest.approx(found["scores"]["dice_pairs"][1], abs=1e-12)
+    assert scores[1] >= max(scores) - 1e-12
+
+
+def test_labels_alone_lead_to_a_unet(shapes, tmp_path):
+    """No mask anywhere on the way: a CSV of labels, pseudo-masks, a U-Net."""
+    flags = ("--images", shapes / "train_images", "--labels", shapes / "labels.csv")
+    assert call("train_cls", *flags, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 3,
+                *SMALL) == 0
+    assert call("make_masks", *flags, "--cls", tmp_path / "cls", "--out", tmp_path / "masks",
+                "--gate", "labels", "--no-aug-smooth", "--workers", 0, "--device", "cpu") == 0
+    made = data.read_labels(tmp_path / "masks/masks.csv", shapes / "train_images")
+    known = data.read_labels(shapes / "labels.csv", shapes / "train_images", made.classes)
+    assert made.classes == ["bar", "disc"] and made.y.any()
+    assert not (made.y > known.y).any()
+    assert call("train_seg", "--images", shapes / "train_images", "--masks",
+                tmp_path / "masks/masks.csv", "--folds", tmp_path / "cls/folds.csv", "--out",
+                tmp_path / "seg", "--epochs", 1, *SMALL) == 0
+    assert len(data.read_labels(tmp_path / "seg/oof_masks.csv").names) == 48
+
+
+def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tmp_path):
+    import torch
+
+    from cam2seg import cam, engine, images, models
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in ("001.png", "002.png"):
+        shutil.copy(shapes / "train_images" / name, folder / f"new_{name}")
+    assert call("make_masks", "--images", folder, "--cls", runs / "cls", "--out", tmp_path / "out",
+                "--no-aug-smooth", "--workers", 0, "--device", "cpu") == 0
+    rows = data.read_csv(tmp_path / "out/maps.csv")[1]
+    assert [(r["ImageId"], r["fold"]) for _, r in rows] == [("new_001.png", "-1"),
+                                                           ("new_002.png", "-1")]
+    pixels = torch.from_numpy(images.open_image(folder / "new_001.png").copy())[None]
+    x, mean = engine.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    for k in (0, 1):
+        state = engine.load_checkpoint(runs / f"cls/fold{k}/swa.pt")
+        model = models.Classifier(**state["model_args"])
+        model.load_state_dict(state["model"])
+        maps = cam.class_maps(model, x, "features.8")[0]
+        mean = mean + maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30) / 2
+    mean = mean / mean.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
+    stored = np.load(tmp_path / "out/maps.npy")[0].astype(np.float64)
+    assert np.abs(stored - mean[0].numpy()).max() < 2e-3
+
+
+def test_guided_gradcam_maps_are_as_large_as_the_input(runs, shapes, tmp_path):
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
+                "--method", "guided-gradcam", "--no-aug-smooth", "--workers", 0,
+                "--device", "cpu") == 0
+    assert np.load(tmp_path / "maps.npy", mmap_mode="r").shape == (48, 2, 64, 64)
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(runs, shapes, tmp_path):
+    """The first fold stops after two of six epochs, then the run is taken up again."""
+    import torch
+
+    from cam2seg import engine
+    flags = ("--data", shapes, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 6, *SMALL)
+    done, save = [], engine.save_checkpoint
+
+    def save_two(path, model, meta):
+        save(path, model, meta)
+        done.append(path)
+        if sum(p.name == "last.pt" for p in done) == 2:
+            raise KeyboardInterrupt
+
+    engine.save_checkpoint = save_two
+    try:
+        assert call("train_cls", *flags) == 130
+    finally:
+        engine.save_checkpoint = save
+    assert call("train_cls", *flags) == 2  # a run is there: --resume or --overwrite
+    assert call("train_cls", *flags, "--resume") == 0
+    for name in ("oof.csv", "oof_best.csv", "folds.csv", "metrics.json"):
+        assert (tmp_path / "cls" / name).read_bytes() == (runs / "cls" / name).read_bytes(), name
+    for k in (0, 1):
+        one, two = (torch.load(p / f"fold{k}/swa.pt", weights_only=True)["model"]
+                    for p in (runs / "cls", tmp_path / "cls"))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_resumed_run_keeps_its_flags_and_labels(runs, shapes, capsys):
+    flags = ("--data", shapes, "--out", runs / "cls", "--folds", 2, "--epochs", 6, *SMALL)
+    assert call("train_cls", *flags, "--seed", 1, "--resume") == 2
+    assert "--seed is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_reads_and_bare_call_says_what_is_needed_at_once(script):
+    path = str(ROOT / f"{script}.py")
+    shown = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "DEV-" in shown.stdout and "[P]" in shown.stdout
+    bare = subprocess.run([sys.executable, "-X", "importtime", path], capture_output=True, text=True)
+    lines = [line for line in bare.stderr.splitlines() if not line.startswith("import time")]
+    assert bare.returncode == 2 and "Traceback" not in bare.stderr
+    assert "cam2seg.synthetic" in "\n".join(lines)
+    assert not any(line.split("|")[-1].strip() == "torch" for line in bare.stderr.splitlines())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_flag_is_read(script):
+    """A flag that nothing reads is a lie."""
+    text = (ROOT / f"{script}.py").read_text()
+    read = {n.attr for source in (text, (ROOT / "cam2seg/cli.py").read_text())
+            for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)
+            and isinstance(n.value, ast.Name) and n.value.id == "args"}
+    flags = set(vars(SCRIPTS[script].get_args(["a.csv"] if script == "evaluate" else [])))
+    assert flags - {"resume"} <= read
+    assert "args.resume" in text or "resume" not in flags
+
+
+@pytest.mark.skipif("CAM2SEG_NEU" not in os.environ,
+                    reason="CAM2SEG_NEU does not name a folder of real images (Severstal layout)")
+def test_real_steel(tmp_path):
+    """A hundred real images go through all four scripts; run lengths fit and files are whole."""
+    source, few = Path(os.environ["CAM2SEG_NEU"]), tmp_path / "neu"
+    (few / "train_images").mkdir(parents=True)
+    rows = [r for _, r in data.read_csv(source / "train.csv")[1]][::44]
+    names = sorted({r["ImageId"] for r in rows})
+    for name in names:
+        shutil.copy(source / "train_images" / name, few / "train_images")
+    labels = data.read_labels(source / "train.csv")
+    data.write_csv(few / "train.csv", ("ImageId", "ClassId", "EncodedPixels"),
+                   [(n, c + 1, rle) for (n, c), rle in sorted(labels.rles.items()) if n in names])
+    assert call("train_cls", "--data", few, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 2,
+                *SMALL) == 0
+    assert call("make_masks", "--data", few, "--cls", tmp_path / "cls", "--out", tmp_path / "masks",
+                "--workers", 0, "--device", "cpu") == 0
+    assert call("train_seg", "--data", few, "--masks", tmp_path / "masks/masks.csv", "--folds",
+                tmp_path / "cls/folds.csv", "--out", tmp_path / "seg", "--epochs", 1, *SMALL) == 0
+    assert call("evaluate", "--data", few, "--folds", tmp_path / "cls/folds.csv", "--out",
+                tmp_path / "eval", f"a={tmp_path}/masks/masks.csv",
+                f"b={tmp_path}/seg/oof_masks.csv") == 0
+    scores = metrics_of(tmp_path / "eval")["masks"]
+    pairs = sum((n, c) in labels.rles for n in names for c in range(3))
+    assert scores["nothing predicted"]["scores"]["dice_pairs"][1] == pytest.approx(
+        1 - pairs / (3 * len(names)))
+    assert len(list((tmp_path / "eval").glob("class_*.png"))) == 3
