@@ -176,7 +176,7 @@ def open_maps(folder):
     import torch
 
     from cam2seg import cam
-    flags = cli.read_json(folder / "args.json")["args"]
+    flags = cli.read_json(folder / "metrics.json")["args"]
     maps = np.load(folder / "maps.npy", mmap_mode="r")
     row = {r["ImageId"]: i for i, (_, r) in enumerate(data.read_csv(folder / "maps.csv")[1])}
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from cam2seg import cli, data, images, masks, metrics
 
 METHODS = ("gradcam", "gradcam++", "guided-gradcam")
+# What the maps depend on; the other flags only turn maps into masks.
+MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "new_images")
 
 
 def get_args(argv=None):
@@ -176,7 +178,11 @@ def batch_maps(args, cam, model, x):
 def load_maps(args, names, classes):
     """The maps and probabilities that make_maps wrote, if they are those of these images."""
     import numpy as np
-    path = args.out / "maps.csv"
+    path, made = args.out / "maps.csv", cli.read_json(args.out / "args.json")["args"]
+    for flag in MAP_FLAGS:
+        if cli.plain(args)[flag] != made[flag]:
+            raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
+                                f"{made[flag]}, not {cli.plain(args)[flag]}")
     header, rows = data.read_csv(path)
     if [r["ImageId"] for _, r in rows] != names or header[4:] != classes:
         raise cli.DataError(f"{path}: maps of other images or classes; run without --reuse-maps")
@@ -197,13 +203,15 @@ def full_maps(args, small, size):
 def count(args, names, labels, sizes, maps, thresholds):
     """inter, pred (N, C, T) and truth (N, C) in pixels, for all thresholds in one pass."""
     import numpy as np
-    inter, pred, truth = [], [], []
+    from cam2seg.engine import Progress
+    inter, pred, truth, clock = [], [], [], Progress(len(names), "search")
     for name, small in zip(names, maps, strict=True):
         true = masks.decode_all(labels.rles, name, sizes[name], len(labels.classes))
         both = metrics.threshold_counts(full_maps(args, small, sizes[name]), true, thresholds)
         inter.append(both[0])
         pred.append(both[1])
         truth.append(true.sum(axis=(1, 2)))
+        clock.add(1)
     return np.array(inter), np.array(pred), np.array(truth)
 
 
@@ -219,6 +227,9 @@ def search_grid(args, sizes):
 def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen):
     """Write {title}.csv; return what a report says of it. chosen: {fold: the three parameters}."""
     import numpy as np
+
+    from cam2seg.engine import Progress
+    clock = Progress(len(names), f"{title}.csv")
     rles, areas = {}, np.zeros((3, len(names), len(classes)), np.int64)  # inter, truth, pred
     for i, (name, small) in enumerate(zip(names, maps, strict=True)):
         use = chosen[int(fold[i])]
@@ -233,6 +244,7 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
                 rles[name, c] = masks.rle_encode(mask)
                 areas[2, i, c] = mask.sum()
                 areas[0, i, c] = (mask & true[c]).sum() if true is not None else 0
+        clock.add(1)
     data.write_masks(args.out / f"{title}.csv", names, classes, rles)
     result = {"masks": title, "parameters": {str(k): v for k, v in chosen.items()},
               "made": (areas[2] > 0).sum(axis=0).tolist(), "images": len(names),

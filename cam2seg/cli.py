@@ -93,6 +93,7 @@ def load_data(args):
         raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
     labels = data.read_labels(path, folder)
     rows_of = {name: f"{path}, row {row}" for (name, _), row in labels.rows.items() if row}
+    print(f"checking {len(labels.names)} images in {folder}", flush=True)
     sizes = images.scan(folder, labels.names, rows_of)
     if labels.rles is not None:
         data.check_masks(path, labels, sizes)
