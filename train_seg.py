@@ -6,7 +6,7 @@
         --folds runs/cls/folds.csv --out runs/seg_true
 
 The masks of each fold come from the network that has not seen it. With --data (or --labels: a CSV
-of true masks) they are scored.
+of true masks) they are scored. The same command with --resume --predict FOLDER masks new images.
 """
 
 import sys
@@ -31,6 +31,8 @@ def get_args(argv=None):
     p.add_argument("--lr-decoder", type=float, default=1e-3, help="Adam, DEV-12")
     p.add_argument("--threshold", type=cli.share, default=0.2, help="least probability, [P] VI")
     p.add_argument("--min-seg-len", type=int, default=0, help="least area in pixels, [P] VI")
+    p.add_argument("--predict", type=Path, metavar="FOLDER",
+                   help="then also mask these images, by the mean over the folds")
     cli.add_training(p, epochs=20, batch_size=16)
     return p.parse_args(argv)
 
@@ -38,6 +40,7 @@ def get_args(argv=None):
 def main(args):
     given, truth, sizes, fold = load(args)
     size = tuple(args.size or images.default_size(sizes[given.names[0]]))
+    new_sizes = images.scan(args.predict, data.list_images(args.predict)) if args.predict else {}
     cli.start_run(args, [args.masks, args.folds], given.classes,
                   zip(given.names, fold.tolist(), strict=True))
 
@@ -81,17 +84,18 @@ def main(args):
         model.load_state_dict(
             engine.load_checkpoint(out / f"epoch{best['epoch']}.pt", "unet")["model"])
         engine.save_checkpoint(out / "best.pt", model, {**meta, "best": [best]})
-        names, rles = [given.names[i] for i in val.indices], {}
-        probs = (p for logits, _ in engine.predict(model, val, prepare, args.amp, f"fold {k}")
-                 for p in logits.sigmoid())
-        for name, p in zip(names, probs, strict=True):
-            p = torch.nn.functional.interpolate(p[None], size=sizes[name], mode="bilinear")[0]
-            for c, heat in enumerate(p.cpu().numpy()):
-                rles[name, c] = masks.rle_encode(
-                    masks.binarize(heat, args.threshold, args.min_seg_len))
+        names = [given.names[i] for i in val.indices]
+        rles = predict(args, [model], val, names, sizes, prepare)
         data.write_masks(out / "oof_masks.csv", names, given.classes, rles)
 
     report(args, gather(args, given), given, truth, sizes)
+    if args.predict:
+        nets = [load_unet(path).to(device) for path in sorted(args.out.glob("fold*/best.pt"))]
+        new = images.ImageSet(args.predict, list(new_sizes), size, np.zeros((len(new_sizes), 0)))
+        batches = engine.Batches(new, np.arange(len(new)), args.batch_size, args.workers)
+        rles = predict(args, nets, batches, new.names, new_sizes, prepare)
+        data.write_masks(args.out / "new_masks.csv", new.names, given.classes, rles)
+        print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")
 
 
 def load(args):
@@ -118,6 +122,34 @@ def load(args):
         if truth.rles is not None:
             data.check_masks(path, truth, sizes)
     return given, truth if truth and truth.rles is not None else None, sizes, fold
+
+
+def load_unet(path):
+    """The network of a fold's best.pt."""
+    import torch
+
+    from cam2seg import engine, models
+    state = engine.load_checkpoint(path, "unet")
+    model = models.UNet(**state["model_args"])
+    model.load_state_dict(state["model"])
+    return model.to(memory_format=torch.channels_last)
+
+
+def predict(args, nets, batches, names, sizes, prepare):
+    """{(name, class index): run lengths} of the mean probability of the nets, thresholded at each
+    image's own size."""
+    import torch.nn.functional as F
+
+    from cam2seg import engine, models
+    rles, mean = {}, models.MeanProbability(nets)
+    probs = (p for batch, _ in engine.predict(mean, batches, prepare, args.amp, "masks")
+             for p in batch)
+    for name, p in zip(names, probs, strict=True):
+        full = F.interpolate(p[None], size=sizes[name], mode="bilinear")[0].cpu().numpy()
+        for c, heat in enumerate(full):
+            mask = masks.binarize(heat, args.threshold, args.min_seg_len)
+            rles[name, c] = masks.rle_encode(mask)
+    return rles
 
 
 def seg_loss(logits, target, kind):

@@ -16,7 +16,7 @@ from . import data, images
 from .data import DataError
 
 # Flags that may differ between a run and its --resume: they do not change what is computed.
-FREE = ("resume", "overwrite", "device", "workers", "fold", "out")
+FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -101,6 +101,17 @@ class UNet(nn.Module):
         return self.head(self.decoder[-1](F.interpolate(x, size=size, mode="nearest")))
 
 
+class MeanProbability(nn.Module):
+    """Mean of the sigmoids of some models' logits: (B, 3, H, W) -> probabilities."""
+
+    def __init__(self, members):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x):
+        return torch.stack([member(x).float().sigmoid() for member in self.members]).mean(dim=0)
+
+
 def double_conv(in_ch, out_ch):
     """(Conv 3x3, BatchNorm, ReLU) twice."""
     layers = []

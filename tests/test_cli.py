@@ -194,6 +194,30 @@ def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tm
     assert np.abs(stored - mean[0].numpy()).max() < 2e-3
 
 
+def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
+    """On a copy of an image the mean of two networks, neither of which is asked alone."""
+    import torch
+
+    from cam2seg import engine, images
+    folder, seg = tmp_path / "new", tmp_path / "seg"
+    folder.mkdir()
+    shutil.copy(shapes / "train_images/003.png", folder / "new.png")
+    shutil.copytree(runs / "seg", seg)
+    flags = ("--data", shapes, "--masks", shapes / "train.csv", "--folds",
+             runs / "cls/folds.csv", "--out", seg, "--epochs", 10, "--loss", "bce+dice", *SMALL,
+             "--batch-size", 4, "--lr-encoder", 3e-3, "--lr-decoder", 3e-3)
+    assert call("train_seg", *flags, "--resume", "--predict", folder) == 0
+    got = data.read_labels(seg / "new_masks.csv", folder, ["1", "2"])
+    pixels = torch.from_numpy(images.open_image(folder / "new.png").copy())[None]
+    x, mean = engine.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    for k in (0, 1):
+        with torch.no_grad():
+            mean = mean + train_seg.load_unet(seg / f"fold{k}/best.pt").eval()(x).sigmoid() / 2
+    for c in range(2):
+        mask = masks.rle_decode(got.rles.get(("new.png", c), ""), (64, 64))
+        assert (mask != (mean[0, c].numpy() >= 0.2)).sum() <= 2
+
+
 def test_guided_gradcam_maps_are_as_large_as_the_input(runs, shapes, tmp_path):
     assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
                 "--method", "guided-gradcam", "--no-aug-smooth", "--workers", 0,
