@@ -149,9 +149,10 @@ def guided_backprop(model, x, classes=None):
     guided = []
 
     def guide(module, inputs, output):
-        gate = output > 0
-        output.register_hook(lambda R: F.relu(R) * gate)
-        guided.append(module)
+        if output.requires_grad:  # else the input does not reach it
+            gate = output > 0
+            output.register_hook(lambda R: F.relu(R) * gate)
+            guided.append(module)
 
     with torch.inference_mode(False), torch.enable_grad():
         with _evaluating(model, [(m, guide) for m in acts]):

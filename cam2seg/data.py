@@ -43,7 +43,7 @@ def list_images(folder):
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected one with images")
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")
-                   if p.suffix.lower() in SUFFIXES)
+                   if p.suffix.lower() in SUFFIXES and p.is_file())
     if not names:
         raise DataError(f"{folder}: no image in it, expected files ending in {' '.join(SUFFIXES)}")
     return names
@@ -54,12 +54,13 @@ def read_labels(path, image_dir=None, classes=None):
 
     With `image_dir` every named image must be in it, and an image that a mask CSV does not name
     has no defect (Kaggle's rule), unless that CSV has rows for empty masks too. An image that any
-    other source does not name is unlabelled and left out. `classes` fixes the class names, else they are those of the file: ids 1..max, or
-    names sorted. A folder `clean` holds images without any class.
+    other source does not name is unlabelled and left out. `classes` fixes the class names, else
+    they are those of the file: ids 1..max, or names sorted. A folder `clean` holds images without
+    any class.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folders(path)
+        return _read_folders(path, classes)
     header, rows = read_csv(path)
     columns = set(header)
     with_masks = "EncodedPixels" in columns
@@ -120,13 +121,13 @@ def _columns(path, row, cells, classes):
             yield row, cells["ImageId"], name, None
 
 
-def _read_folders(path):
+def _read_folders(path, classes):
     images = [name for name in list_images(path) if "/" in name]
     cells = [(None, name, "" if name.split("/")[0] == CLEAN else name.split("/")[0], None)
              for name in images]
     if not images:
         raise DataError(f"{path}: no image in a subfolder, expected one subfolder per class")
-    return _table(path, cells, False, images, None)
+    return _table(path, cells, False, images, classes)
 
 
 def class_names(path, cells):
@@ -139,7 +140,8 @@ def class_names(path, cells):
         return sorted(found)
     for name, row in found.items():
         if not re.fullmatch(r"[1-9][0-9]{0,4}", name):
-            raise DataError(f"{path}, row {row}: class '{name[:40]}', expected ids from 1 up")
+            where = f"{path}, row {row}" if row else path  # a folder has no rows
+            raise DataError(f"{where}: class '{name[:40]}', expected ids from 1 up")
     return [str(c) for c in range(1, max(map(int, found)) + 1)]
 
 
@@ -151,8 +153,10 @@ def _table(path, cells, with_masks, images, classes):
         if images and image not in known:
             raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder")
         if name and name not in column:
-            raise DataError(f"{path}, row {row}: class '{name[:40]}', expected one of "
-                            f"{', '.join(classes)}")
+            where = f"{path}, row {row}" if row else path
+            raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}")
+        if rle and not name:
+            raise DataError(f"{path}, row {row}: run lengths without a class, expected both")
         seen.setdefault(image, row)
         key = (image, column.get(name))
         if key in rows:

@@ -46,7 +46,8 @@ class Batches:
         self.epoch = None
         self.loader = torch.utils.data.DataLoader(
             dataset, batch_sampler=self, num_workers=workers, persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available())
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator())  # its own: else it draws from torch's when workers start
 
     def __iter__(self):
         order = self.indices
@@ -173,14 +174,14 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
                       key=lambda b: (b["val_loss"], b["epoch"]))[:keep]
         if epoch + 1 in [b["epoch"] for b in best]:
             save_checkpoint(out / f"epoch{epoch + 1}.pt", model, meta)
-        save_checkpoint(out / "last.pt", model, {
-            **meta, "optimizer": optimizer.state_dict(), "plateau": plateau.state_dict(),
-            "best": best, "epochs_done": epoch + 1})
         row = {"epoch": epoch + 1, "loss": loss, "val_loss": val_loss, "lr": rates,
                "seconds": round(seconds, 2), "images_per_second": round(len(train) / seconds, 1),
                "waited": round(waited, 2)}
         lines.append(json.dumps(row))
         write_text(log, "\n".join(lines) + "\n")
+        save_checkpoint(out / "last.pt", model, {  # after the log: a resume cuts, never lacks
+            **meta, "optimizer": optimizer.state_dict(), "plateau": plateau.state_dict(),
+            "best": best, "epochs_done": epoch + 1})
         print(f"{out}  epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
               f"lr {rates[-1]:.1e}  {row['images_per_second']} images/s", flush=True)
     for path in out.glob("epoch*.pt"):
@@ -243,10 +244,19 @@ def save_checkpoint(path, model, meta):
     """Write {"format", "model", **meta}, whole or not at all. meta: tensors and plain values."""
     tmp = Path(f"{path}.tmp")
     with open(tmp, "wb") as file:
-        torch.save({"format": FORMAT, "model": model.state_dict(), **meta}, file)
+        torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(tmp, path)
+
+
+def _interned(value):
+    """The same value with equal strings as one object, which pickle writes once: same bytes."""
+    if isinstance(value, dict):
+        return {_interned(k): _interned(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_interned, value))
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def load_checkpoint(path, kind=None):

@@ -76,7 +76,7 @@ def binarize(map, threshold, min_seg_len=0):
     A mask of fewer than `min_seg_len` pixels is dropped whole (paper's section V; DEV-13: the
     paper does not say per mask or per component, nor whether the bound itself is kept).
     """
-    mask = np.asarray(map) >= threshold
+    mask = np.asarray(map) >= float(threshold)  # in the dtype of the map, as threshold_counts
     return mask if mask.sum() >= min_seg_len else np.zeros_like(mask)
 
 

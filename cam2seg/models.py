@@ -44,7 +44,7 @@ def load_encoder(features, path):
         state = {k.removeprefix("features."): v for k, v in state.items() if k[:9] == "features."}
         features.load_state_dict(state, strict=True)
     except Exception as error:  # torch raises many kinds for a file that is not what it should be
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: no weights of this encoder ({reason})") from error
 
 

@@ -1,10 +1,23 @@
-"""A small set of real files that a few epochs are enough for."""
+"""A small set of drawn images that a few epochs are enough for, and one run of the four scripts."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cam2seg import data, masks
+import evaluate
+import make_masks
+import train_cls
+import train_seg
+from cam2seg import cli, data, masks
+
+SCRIPTS = {m.__name__: m for m in (train_cls, make_masks, train_seg, evaluate)}
+SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers 0 --device cpu"
+         .split())
+
+
+def call(script, *flags):
+    module = SCRIPTS[script]
+    return cli.run(module.main, lambda: module.get_args([str(f) for f in flags]))
 
 
 def write_images(folder, count=48, side=64, seed=0):
@@ -42,3 +55,19 @@ def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     write_images(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def runs(shapes, tmp_path_factory):
+    """One run of all four scripts."""
+    out = tmp_path_factory.mktemp("runs")
+    assert call("train_cls", "--data", shapes, "--out", out / "cls", "--folds", 2, "--epochs", 6,
+                *SMALL) == 0
+    assert call("make_masks", "--data", shapes, "--cls", out / "cls", "--out", out / "masks",
+                "--target-layer", "features.5", "--search", "--workers", 0, "--device", "cpu") == 0
+    assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
+                out / "cls/folds.csv", "--out", out / "seg", "--epochs", 10, "--loss", "bce+dice",
+                *SMALL, "--batch-size", 4, "--lr-encoder", 3e-3, "--lr-decoder", 3e-3) == 0
+    assert call("evaluate", "--data", shapes, "--folds", out / "cls/folds.csv", "--out",
+                out / "eval", f"maps={out}/masks/masks.csv", f"unet={out}/seg/oof_masks.csv") == 0
+    return out

@@ -1,0 +1,345 @@
+"""Seeded pictures of steel strip with true defect masks, in Kaggle's Severstal layout.
+
+Lengths are in units of one 128th of the strip's height (a pixel at the default size), contrasts
+in fractions of the local brightness.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from cam2seg.masks import rle_encode
+
+# Chance of 0, 1, 2 and 3 kinds of defect in one image.
+KINDS_PER_IMAGE = (0.27, 0.59, 0.12, 0.02)
+
+# How much a defect darkens or brightens the steel: the dials for difficulty.
+PIT_DEPTH = (0.6, 0.9)
+PIT_LIP = 0.7
+CRACK_DEPTH = (0.75, 0.9)
+STREAK_CONTRAST = (0.45, 0.8)
+STREAK_BRIGHT = 0.9
+PATCH_RELIEF = (0.5, 0.8)
+PATCH_TONE = (0.1, 0.3)
+
+# How large it is.
+PIT_CLUSTERS = (2, 4)
+PIT_COUNT = (16, 30)
+PIT_RADIUS = (2.8, 5.5)
+CRACK_COUNT = (1, 3)
+CRACK_HALF_WIDTH = (2.0, 3.6)
+STREAK_COUNT = (8, 18)
+STREAK_REACH = (20, 60)
+STREAK_HALF_WIDTH = (0.8, 2.6)
+PATCH_RADII = ((30, 54), (54, 110))
+
+# How far annotators draw outside the pixels that differ.
+PIT_GROWTH = 2.0
+LINE_GROWTH = 2.3
+PATCH_GROWTH = 2.5
+
+# The steel, and marks on it that are no defect: (chance in one image, contrast).
+TONE = (0.37, 0.51)
+LIGHT_FALL = (0.1, 0.4)
+GRAIN = 0.03
+SENSOR_NOISE = (0.02, 0.05)
+MARGIN_CHANCE = 0.12
+MARGIN_DEPTH = (0.03, 0.2)
+STAIN = (0.35, 0.14)
+RINGS = (0.25, 0.13)
+SPLASH = (0.2, 0.2)
+BANDS = (0.35, 0.07)
+
+
+def _field(rng, size, step):
+    """Smooth float (H, W) noise of about unit deviation, one random knot every step pixels."""
+    cells = [max(2, round(length / pitch) + 1) for length, pitch in zip(size, step)]
+    knots = Image.fromarray(rng.standard_normal(cells).astype(np.float32))
+    return np.asarray(knots.resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _apart(size, row, column, tall, wide):
+    """Float (H, W) distance from an ellipse's centre, 1 on its outline."""
+    y, x = np.ogrid[: size[0], : size[1]]
+    return np.hypot((y - row) / tall, (x - column) / wide)
+
+
+def _line(size, path, rows, half_width):
+    """Soft vertical line from row to row along columns path (H, 1), as float (H, W) in 0..1."""
+    y, x = np.ogrid[: size[0], : size[1]]
+    along = np.clip((y - rows[0]) / (rows[1] - rows[0]), 0, 1)
+    # The square root keeps the line near its full width until close to its tips.
+    reach = half_width * np.sqrt(np.sin(np.pi * along))
+    return np.clip(reach + 0.5 - np.abs(x - path), 0, 1) * np.minimum(reach, 1)
+
+
+def _grow(mask, reach):
+    """Widen a bool mask by about reach pixels with round corners, thin lines included."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(reach))) > 30
+
+
+def _surface(rng, size):
+    """Clean rolled steel under uneven light: float (H, W) brightness, 1 is white."""
+    unit = size[0] / 128
+    lamp = rng.uniform(-0.1, 1.1)
+    apart = np.abs(np.linspace(0, 1, size[1]) - lamp) ** rng.uniform(1, 2)
+    light = np.maximum(1 - rng.uniform(*LIGHT_FALL) * apart, 0.35)
+    texture = (0.06 * _field(rng, size, (90 * unit, 30 * unit))
+               + 0.035 * _field(rng, size, (40 * unit, 9 * unit))
+               + GRAIN * _field(rng, size, (14 * unit, 1.3 * unit))
+               + 0.6 * GRAIN * _field(rng, size, (2.2 * unit, 2.2 * unit)))
+    return rng.uniform(*TONE) * light * (1 + rng.uniform(0.6, 1.4) * texture)
+
+
+def _stain(rng, size, unit, row, column):
+    tall, wide = rng.uniform(10, 40, 2) * unit
+    apart = _apart(size, row, column, tall, 1.4 * wide)
+    apart = apart + 0.25 * _field(rng, size, (14 * unit, 14 * unit))
+    return rng.choice((-1, 1)) * np.clip(1.3 - apart, 0, 1)
+
+
+def _rings(rng, size, unit, row, column):
+    change = np.zeros(size)
+    for _ in range(rng.integers(1, 5)):
+        dy, dx = rng.normal(0, 22, 2) * unit
+        tall, wide = rng.uniform(5, 14) * rng.uniform(0.8, 1.2, 2) * unit
+        apart = _apart(size, row + dy, column + dx, tall, wide)
+        change += 0.4 * (apart < 0.9) - np.exp(-(((apart - 1) / 0.16) ** 2))
+    return change
+
+
+def _splash(rng, size, unit, row, column):
+    change = np.zeros(size)
+    for _ in range(rng.integers(3, 9)):
+        dy, dx = rng.normal(0, 16, 2) * unit
+        tall, wide = rng.uniform(1.5, 5, 2) * unit
+        change += np.exp(-(_apart(size, row + dy, column + dx, tall, wide) ** 2))
+    return change
+
+
+def _bands(rng, size, unit, row, column):
+    pitch = rng.uniform(24, 60) * unit
+    apart = (np.arange(size[0])[:, None] - row + pitch / 2) % pitch - pitch / 2
+    profile = np.exp(-((apart / (rng.uniform(2, 5) * unit)) ** 2))
+    fading = np.clip(1 + 0.5 * _field(rng, size, (60 * unit, 60 * unit)), 0, 2)
+    return rng.choice((-1, 1)) * profile * fading
+
+
+def _distractors(rng, size):
+    """Marks that are no defect, as a float (H, W) relative change of brightness."""
+    change = np.zeros(size)
+    drawers = (STAIN, _stain), (RINGS, _rings), (SPLASH, _splash), (BANDS, _bands)
+    for (chance, contrast), draw in drawers:
+        if rng.random() < chance:
+            row, column = rng.uniform(0, 1, 2) * size
+            change += contrast * draw(rng, size, size[0] / 128, row, column)
+    return change
+
+
+def _margin(rng, size):
+    """(cover float (H, W), 1 on steel and 0.03 beyond its end; first and last steel column)."""
+    height, width = size
+    if rng.random() >= MARGIN_CHANCE:
+        return np.ones(size), (0, width)
+    unit = height / 128
+    depth = rng.uniform(*MARGIN_DEPTH) * width
+    rows = np.arange(height)[:, None] - height / 2
+    ragged = _field(rng, (height, 1), (24 * unit, 1)) + 0.5 * rng.standard_normal((height, 1))
+    edge = depth + rng.uniform(-0.04, 0.04) * rows + ragged * unit
+    cover = 0.03 + 0.97 * np.clip((np.arange(width) - edge) / (4 * unit) + 0.5, 0, 1)
+    if rng.random() < 0.5:
+        return cover, (depth, width)
+    return cover[:, ::-1], (0, width - depth)
+
+
+def _pits(rng, size, unit, span):
+    """Small dark pits with a bright lip, wider on its lit side, in loose clusters."""
+    dark, lip, body = np.zeros(size), np.zeros(size), np.zeros(size, bool)
+    wobble = 0.2 * _field(rng, size, (3 * unit, 2.5 * unit))
+    low, high = (4 * unit, span[0] + 6 * unit), (size[0] - 4 * unit, span[1] - 6 * unit)
+    for _ in range(rng.integers(*PIT_CLUSTERS)):
+        middle = rng.uniform(0.2, 0.8) * size[0], rng.uniform(*span)
+        for _ in range(rng.integers(*PIT_COUNT)):
+            row, column = np.clip(rng.normal(middle, (14 * unit, 18 * unit)), low, high)
+            # Squared, so that most pits are small and a few large.
+            radius = (PIT_RADIUS[0] + np.ptp(PIT_RADIUS) * rng.random() ** 2) * unit
+            tall, wide = radius * rng.uniform(0.9, 1.6), radius * rng.uniform(0.8, 1.2)
+            # Only a window around the pit is computed: tens of pits on the whole strip are slow.
+            first = np.maximum(0, (int(row - 3 * tall), int(column - 3 * wide)))
+            box = np.s_[first[0] : int(row + 3 * tall), first[1] : int(column + 3 * wide)]
+            shape, (row, column) = dark[box].shape, (row, column) - first
+            apart = _apart(shape, row, column, tall, wide) + wobble[box]
+            lit = _apart(shape, row + 0.3 * tall, column + 0.3 * wide, tall, wide) + wobble[box]
+            depth = rng.uniform(*PIT_DEPTH) * np.clip(1.6 - 1.2 * apart, 0, 1)
+            dark[box] = np.maximum(dark[box], depth)
+            lip[box] = np.maximum(lip[box], PIT_LIP * np.clip(1.9 - lit, 0, 1))
+            body[box] |= apart < 1
+    return np.where(dark > 0, -dark, lip), _grow(body, PIT_GROWTH * unit)
+
+
+def _cracks(rng, size, unit, span):
+    """A few dark wavy cracks down the strip, often near an end of the steel."""
+    height, width = size
+    change, body = np.zeros(size), np.zeros(size, bool)
+    for _ in range(rng.integers(*CRACK_COUNT)):
+        column = rng.uniform(span[0] + 10 * unit, span[1] - 10 * unit)
+        if rng.random() < 0.6:
+            offset = rng.uniform(10 * unit, 0.15 * width)
+            column = span[0] + offset if rng.random() < 0.5 else span[1] - offset
+        length = rng.uniform(0.45, 1.1) * height
+        top = rng.uniform(-0.05 * height, 1.05 * height - length)
+        wander = (3.5 * _field(rng, (height, 1), (22 * unit, 1))
+                  + 0.9 * _field(rng, (height, 1), (4 * unit, 1)))
+        path = column + wander * unit
+        swell = np.clip(1 + 0.3 * _field(rng, (height, 1), (9 * unit, 1)), 0.5, 1.5)
+        half_width = rng.uniform(*CRACK_HALF_WIDTH) * unit * swell
+        core = _line(size, path, (top, top + length), half_width)
+        lip = _line(size, path + 2 * half_width, (top, top + length), 0.6 * half_width)
+        change += 0.15 * lip - rng.uniform(*CRACK_DEPTH) * core
+        body |= core > 0.1
+    return np.maximum(change, -0.9), _grow(body, LINE_GROWTH * unit)
+
+
+def _streaks(rng, size, unit, span):
+    """A group of straight scratches, dark or bright, of varying length."""
+    height = size[0]
+    change, body = np.zeros(size), np.zeros(size, bool)
+    reach = min(rng.uniform(*STREAK_REACH) * unit, (span[1] - span[0]) / 3)
+    middle = rng.uniform(span[0] + reach, span[1] - reach)
+    slant = rng.uniform(-0.04, 0.04) * (np.arange(height)[:, None] - height / 2)
+    for _ in range(rng.integers(*STREAK_COUNT)):
+        length = rng.uniform(0.25, 1.0) * height
+        top = rng.uniform(-0.1 * height, 1.1 * height - length)
+        path = middle + rng.uniform(-reach, reach) + slant
+        half_width = rng.uniform(*STREAK_HALF_WIDTH) * unit
+        line = _line(size, path, (top, top + length), half_width)
+        sign = 1 if rng.random() < STREAK_BRIGHT else -1
+        change += sign * rng.uniform(*STREAK_CONTRAST) * line
+        body |= line > 0.1
+    # A scratch fades and skips along its length where the steel lies lower.
+    skips = np.clip(0.9 + 0.4 * _field(rng, size, (7 * unit, 3 * unit)), 0.15, 1.4)
+    return np.clip(change * skips, -0.8, 1.2), _grow(body, LINE_GROWTH * unit)
+
+
+def _patch(rng, size, unit, span):
+    """A large torn patch: ragged outline, lit and shadowed edges, flaky inside."""
+    tall, wide = (rng.uniform(*limits) * unit for limits in PATCH_RADII)
+    wide = min(wide, (span[1] - span[0]) / 3)
+    row = rng.uniform(0.2, 0.8) * size[0]
+    column = rng.uniform(span[0] + 0.5 * wide, span[1] - 0.5 * wide)
+    level = (1 - _apart(size, row, column, tall, wide)
+             + 0.32 * _field(rng, size, (24 * unit, 14 * unit))
+             + 0.13 * _field(rng, size, (9 * unit, 3 * unit)))
+    inside = np.clip(level / 0.25, 0, 1)
+    flakes = (0.7 * _field(rng, size, (18 * unit, 6 * unit))
+              + 0.4 * _field(rng, size, (5 * unit, 2 * unit)))
+    relief = inside * (1 + flakes)
+    # Lit from the upper left: a slope facing it is bright and its far side lies in shadow.
+    step = max(1, round(2 * unit))
+    uphill = relief - np.pad(relief, ((step, 0), (step, 0)), mode="edge")[: size[0], : size[1]]
+    tone = rng.choice((-1, 1)) * rng.uniform(*PATCH_TONE)
+    change = rng.uniform(*PATCH_RELIEF) * uphill + inside * (tone + 0.12 * flakes)
+    return np.clip(change, -0.85, 1.2), _grow(level > 0, PATCH_GROWTH * unit)
+
+
+_DEFECTS = (_pits, _cracks, _streaks, _patch)
+
+
+def _kinds(rng):
+    """The kinds of defect in one image, as a sorted array of numbers from 0."""
+    count = rng.choice(len(KINDS_PER_IMAGE), p=KINDS_PER_IMAGE)
+    return np.sort(rng.choice(len(_DEFECTS), count, replace=False))
+
+
+def strip(rng, size=(128, 512)):
+    """Draw one strip with a numpy Generator: (image uint8 (H, W), masks bool (4, H, W)).
+
+    The masks follow Severstal's ClassId 1 to 4: pits, cracks, streaks, patches; the mask of an
+    absent kind is empty. Raises ValueError for a size below 32 x 128.
+    """
+    if size[0] < 32 or size[1] < 128:
+        raise ValueError(f"size {size[0]} x {size[1]} is below 32 x 128")
+    # All that is no defect is drawn first, so that no kind of defect can influence it.
+    brightness = _surface(rng, size) * (1 + _distractors(rng, size))
+    cover, span = _margin(rng, size)
+    noise = rng.uniform(*SENSOR_NOISE) * rng.standard_normal(size)
+    masks = np.zeros((len(_DEFECTS), *size), bool)
+    for kind in _kinds(rng):
+        change, mask = _DEFECTS[kind](rng, size, size[0] / 128, span)
+        brightness = brightness * (1 + change)
+        masks[kind] = mask & (cover > 0.5)
+    brightness = cover * brightness
+    # Sensor noise grows with the light, but stays where there is none.
+    brightness = brightness + noise * (0.08 + brightness)
+    return (255 * np.clip(brightness, 0, 1)).round().astype(np.uint8), masks
+
+
+def write(out_dir, images=480, size=(128, 512), seed=0):
+    """Write out_dir/train_images/*.jpg and out_dir/train.csv with true masks.
+
+    Image i depends on seed, size and i alone. The table has a row for every kind present in an
+    image and none for a clean image, as Kaggle's has, and is written last. Returns five ints:
+    the images with each of the four kinds, and the clean ones. Raises FileExistsError for a
+    folder that is not empty and ValueError for a number of images or a size out of range.
+    """
+    if not 1 <= images <= 100_000:
+        raise ValueError(f"{images} images are not between 1 and 100000")
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative")
+    out = Path(out_dir)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty")
+    building = out / ".building"
+    (building / "train_images").mkdir(parents=True)
+    try:
+        rows, counts = [("ImageId", "ClassId", "EncodedPixels")], [0] * 5
+        for index in range(images):
+            image, masks = strip(np.random.default_rng((seed, index)), size)
+            name = f"{index:05d}.jpg"
+            picture = Image.fromarray(image).convert("RGB")
+            picture.save(building / "train_images" / name, quality=92)
+            present = [kind for kind, mask in enumerate(masks) if mask.any()]
+            rows += [(name, kind + 1, rle_encode(masks[kind])) for kind in present]
+            for kind in present or [4]:
+                counts[kind] += 1
+        with open(building / "train.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        os.replace(building / "train_images", out / "train_images")
+        os.replace(building / "train.csv", out / "train.csv")
+    finally:
+        shutil.rmtree(building)
+    return counts
+
+
+def main(argv=None):
+    """Command line; exits with status 2 and one line on stderr when it refuses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cam2seg.synthetic", allow_abbrev=False,
+        description="Write demo pictures of steel strip with true defect masks, "
+                    "in the layout of Kaggle's Severstal: Steel Defect Detection.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("out", help="new or empty folder for train_images/ and train.csv")
+    parser.add_argument("--images", type=int, default=480, help="how many pictures to draw")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 512),
+                        metavar=("HEIGHT", "WIDTH"), help="in pixels, 32 128 or more")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
+    args = parser.parse_args(argv)
+    try:
+        counts = write(args.out, args.images, tuple(args.size), args.seed)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    pits, cracks, streaks, patches, clean = counts
+    print(f"{args.images} images in {args.out}: {pits} with pits, {cracks} with cracks, "
+          f"{streaks} with streaks, {patches} with patches, {clean} clean")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Bad input ends with one line that names the file, the row and what was expected, exit status 2,
+before anything is trained or written."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from conftest import call
+
+RLE = "1 3"
+HEAD = "ImageId,ClassId,EncodedPixels\n"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve small images; 0..5 have class 1, 3..8 class 2."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((40, 40), 20 * i, np.uint8)).save(folder / f"{i:02d}.jpg")
+    return folder
+
+
+def good_rows(rle=RLE):
+    return [f"{i:02d}.jpg,1,{rle}" for i in range(6)] + [f"{i:02d}.jpg,2,{rle}" for i in range(3, 9)]
+
+
+def edited(row, text):
+    rows = good_rows()
+    rows[row] = text
+    return HEAD + "\n".join(rows) + "\n"
+
+
+LABEL_FILES = [
+    ("nothing", "", "labels.csv: no rows, expected ImageId,ClassId"),
+    ("a header alone", HEAD, "labels.csv: no rows, expected ImageId,ClassId"),
+    ("other columns", "file,kind\na.jpg,1\n", "row 1: columns file,kind; expected ImageId,ClassId"),
+    ("semicolons", HEAD.replace(",", ";") + "00.jpg;1;1 3\n", "row 1: columns ImageId;ClassId"),
+    ("no ClassId", "ImageId,EncodedPixels\n00.jpg,1 3\n", "row 1: columns ImageId,EncodedPixels"),
+    ("a cell too few", edited(2, "02.jpg,1"), "row 4: 2 cells, expected 3"),
+    ("an absent image", edited(4, "99.jpg,1,1 3"), "row 6: image '99.jpg' is not in the image"),
+    ("a path out of the folder", edited(0, "../x.jpg,1,1 3"), "row 2: image '../x.jpg' is not in"),
+    ("class 0", edited(1, "01.jpg,0,1 3"), "row 3: class '0', expected ids from 1 up"),
+    ("class 1.5", edited(1, "01.jpg,1.5,1 3"), "row 3: class '1.5', expected ids from 1 up"),
+    ("a doubled row", edited(1, "00.jpg,1,1 3"), "row 3: 00.jpg 1 stands in row 2 already"),
+    ("an odd run length", edited(5, "05.jpg,1,1 3 9"), "row 7: 05.jpg: 3 values, expected start"),
+    ("a run of words", edited(5, "05.jpg,1,one two"), "row 7: 05.jpg: 'one' is not a whole number"),
+    ("a run from 0", edited(5, "05.jpg,1,0 3"), "row 7: 05.jpg: run '0 3': start and length are 1"),
+    ("a mask larger than its image", edited(5, "05.jpg,1,1600 2"),
+     "row 7: 05.jpg: run '1600 2' ends beyond the image's 40 x 40 pixels"),
+    ("overlapping runs", edited(5, "05.jpg,1,1 5 3 5"), "row 7: 05.jpg: run '3 5' starts before"),
+    ("a class that never occurs", edited(0, "00.jpg,4,1 3"), "class 3 never occurs"),
+    ("a column of zeros", "ImageId,a,b\n" + "".join(f"{i:02d}.jpg,{i % 2},0\n" for i in range(12)),
+     "class b never occurs"),
+    ("a 2 among the 0/1", "ImageId,a\n00.jpg,2\n", "row 2: '2' in a, expected 0 or 1"),
+    ("a fold without a positive", HEAD + "00.jpg,1,1 3\n", "images with class 1, expected some with"),
+    ("a class in every image", "ImageId,a\n" + "".join(f"{i:02d}.jpg,1\n" for i in range(12)),
+     "images with class a, expected some with and some without"),
+]
+
+
+@pytest.mark.parametrize("text, said", [c[1:] for c in LABEL_FILES], ids=[c[0] for c in LABEL_FILES])
+def test_label_file(photos, tmp_path, capsys, text, said):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(text)
+    assert call("train_cls", "--images", photos, "--labels", labels, "--out", tmp_path / "out",
+                "--folds", 3) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "labels.csv" in error
+    assert said in error
+    assert not (tmp_path / "out").exists()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def replace_by_text(path):
+    path.write_text("no picture")
+
+
+@pytest.mark.parametrize("break_it", [truncate, replace_by_text, lambda p: p.write_bytes(b"")],
+                         ids=["truncated", "text", "empty"])
+@pytest.mark.parametrize("script", ["train_cls", "make_masks", "train_seg", "evaluate"])
+def test_image_that_cannot_be_read(photos, tmp_path, capsys, runs, script, break_it):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(HEAD + "\n".join(good_rows()) + "\n")
+    break_it(photos / "04.jpg")
+    (tmp_path / "folds.csv").write_text(
+        "ImageId,fold\n" + "".join(f"{i:02d}.jpg,{i % 2}\n" for i in range(12)))
+    flags = {"train_cls": (), "make_masks": ("--cls", runs / "cls"),
+             "train_seg": ("--masks", labels, "--folds", tmp_path / "folds.csv"),
+             "evaluate": (f"m={labels}",)}[script]
+    assert call(script, "--images", photos, "--labels", labels, "--out", tmp_path / "out",
+                *flags) == 2
+    error = capsys.readouterr().err
+    assert "04.jpg: cannot be read as an image" in error and error.count("\n") == 1
+    assert "labels.csv, row 6" in error or script == "train_seg"
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_folders_and_files(photos, tmp_path, capsys, runs, shapes):
+    cases = [
+        (("train_cls", "--data", tmp_path / "none"), "none/train.csv: cannot be read"),
+        (("train_cls", "--images", tmp_path / "none", "--labels", shapes / "labels.csv"),
+         "none: no such folder, expected one with images"),
+        (("train_cls", "--images", photos), "no labels given: --labels CSV"),
+        (("train_cls", "--data", shapes, "--folds", 1), "--folds 1: expected 2 to 48"),
+        (("train_cls", "--data", shapes, "--fold", 5), "--fold 5: expected 0 to 4"),
+        (("make_masks", "--data", shapes, "--cls", tmp_path), "args.json: cannot be read"),
+        (("make_masks", "--images", photos, "--cls", runs / "cls", "--search"), "need --labels"),
+        (("make_masks", "--images", shapes / "train_images", "--labels", shapes / "labels.csv",
+          "--cls", runs / "cls", "--search"), "--search needs true masks"),
+        (("train_seg", "--data", shapes, "--masks", shapes / "labels.csv", "--folds",
+          runs / "cls/folds.csv"), "no masks in it"),
+        (("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
+          tmp_path / "none.csv"), "none.csv: cannot be read"),
+        (("evaluate", "--data", shapes, f"a={runs}/masks/masks.csv", f"a={runs}/masks/masks.csv"),
+         "'a' is taken"),
+    ]
+    for flags, said in cases:
+        assert call(*flags, "--out", tmp_path / "out") == 2, flags
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, error
+        assert not (tmp_path / "out").exists()
+
+
+def test_weights_file_of_another_encoder(shapes, runs, tmp_path, capsys):
+    flags = ("--data", shapes, "--folds", 2, "--size", 64, 64, "--device", "cpu")
+    assert call("train_cls", *flags, "--arch", "b1", "--weights", runs / "cls/fold0/best.pt",
+                "--out", tmp_path / "a") == 2
+    error = capsys.readouterr().err
+    assert "--weights" in error and "no weights of this encoder" in error and error.count("\n") == 1
+
+
+def test_unknown_target_layer_names_some(shapes, runs, tmp_path, capsys):
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--target-layer", "act2",
+                "--workers", 0, "--out", tmp_path / "a") == 2
+    error = capsys.readouterr().err
+    assert "no layer 'act2'" in error and "features.8" in error and error.count("\n") == 1
+
+
+def test_damaged_checkpoint_is_named(shapes, runs, tmp_path, capsys):
+    shutil.copytree(runs / "cls", tmp_path / "cls")
+    truncate(tmp_path / "cls/fold1/swa.pt")
+    assert call("make_masks", "--data", shapes, "--cls", tmp_path / "cls", "--workers", 0,
+                "--out", tmp_path / "a") == 2
+    error = capsys.readouterr().err
+    assert "fold1/swa.pt: cannot be read as a checkpoint" in error and error.count("\n") == 1
+
+
+def test_a_run_is_not_replaced_unasked(shapes, runs, capsys):
+    before = (runs / "masks/masks.csv").read_bytes()
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out",
+                runs / "masks") == 2
+    assert "holds a run: add --overwrite" in capsys.readouterr().err
+    assert (runs / "masks/masks.csv").read_bytes() == before
+
+
+def test_maps_of_other_flags_are_not_reused(shapes, runs, capsys):
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", runs / "masks",
+                "--target-layer", "features.5", "--method", "gradcam", "--reuse-maps") == 2
+    assert "made with --method gradcam++, not gradcam" in capsys.readouterr().err
+
+
+def test_images_missing_from_a_mask_file(shapes, runs, tmp_path, capsys):
+    lines = (runs / "masks/masks.csv").read_text().splitlines()
+    part = tmp_path / "part.csv"
+    part.write_text("\n".join(lines[:21]) + "\n")
+    flags = ("--data", shapes, f"part={part}", "--figures", 0)
+    assert call("evaluate", *flags, "--out", tmp_path / "a") == 2
+    assert "no row for 28 images, the first is 010.png" not in capsys.readouterr().out
+    assert call("evaluate", *flags, "--missing", "skip", "--out", tmp_path / "b") == 0
+    assert "7 images (defect)" in capsys.readouterr().out
+    assert call("evaluate", *flags, "--missing", "empty", "--out", tmp_path / "c") == 0
+    assert "36 images (defect)" in capsys.readouterr().out

@@ -1,0 +1,748 @@
+import copy
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from cam2seg import engine
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def close(a, b, rtol=1e-9, atol=1e-12):
+    torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype), rtol=rtol, atol=atol)
+
+
+def equal_states(a, b):
+    assert a.keys() == b.keys()
+    for k in a:
+        assert torch.equal(a[k], b[k]), k
+
+
+# Averages of weights
+
+
+def test_average_states_is_the_mean_in_float64_with_whole_numbers_of_the_first():
+    states = [{"w": torch.randn(50) * 10**n, "half": torch.randn(9).half(),
+               "wide": torch.randn(3, dtype=torch.float64),
+               "n": torch.tensor(7 + n), "on": torch.tensor([n == 0])} for n in range(3)]
+    states[0]["w"][0], states[1]["w"][0], states[2]["w"][0] = 1.0, 1e8, -1e8  # 1e8 + 1 - 1e8
+    before = copy.deepcopy(states)
+    mean = engine.average_states(states)
+    assert list(mean) == list(states[0])
+    for k in ("w", "half", "wide"):
+        expected = np.stack([s[k].numpy().astype(np.float64) for s in states]).sum(axis=0) / 3
+        assert mean[k].dtype == states[0][k].dtype
+        close(mean[k].double(), torch.from_numpy(expected).to(mean[k].dtype).double(), 1e-15, 0)
+    assert mean["w"][0].item() == pytest.approx(1 / 3, rel=1e-7)
+    assert mean["n"].item() == 7 and mean["n"].dtype == torch.int64
+    assert mean["on"].tolist() == [True]
+    mean["n"] += 1
+    mean["w"] += 1
+    for s, b in zip(states, before, strict=True):
+        equal_states(s, b)
+
+
+def test_average_of_network_states_can_be_loaded():
+    nets = [nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2)]
+    for n, net in enumerate(nets):
+        net[1].running_var.fill_(n + 1.0)
+        net[1].num_batches_tracked.fill_(5 + n)
+    nets[0].load_state_dict(engine.average_states([net.state_dict() for net in nets]))
+    assert nets[0][1].running_var.tolist() == [1.5] * 3  # statistics are averaged too (DEV-7)
+    assert nets[0][1].num_batches_tracked.item() == 5
+
+
+@pytest.mark.parametrize("states", [
+    [], [{"a": torch.ones(1)}, {"b": torch.ones(1)}],
+    [{"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}],
+    [{"a": torch.ones(1), "b": torch.ones(1)}, {"a": torch.ones(1)}]])
+def test_average_states_refuses_none_and_unlike_keys(states):
+    with pytest.raises(ValueError, match="same keys"):
+        engine.average_states(states)
+
+
+# BatchNorm's statistics
+
+
+def norm_net():
+    net = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.Conv2d(3, 4, 1), nn.ReLU(),
+                        nn.BatchNorm2d(4, momentum=None)).double()
+    for m in (net[0], net[3]):
+        m.running_mean.normal_()
+        m.running_var.uniform_(1, 2)
+        m.num_batches_tracked.fill_(11)
+        nn.init.normal_(m.weight)
+    return net
+
+
+def statistics(x):
+    """Mean, unbiased variance and biased variance of every channel of (B, C, h, w)."""
+    values = [x[:, c].flatten().tolist() for c in range(x.shape[1])]
+    means = [sum(v) / len(v) for v in values]
+    squares = [sum((u - m)**2 for u in v) for v, m in zip(values, means, strict=True)]
+    n = len(values[0])
+    return (torch.tensor(t, dtype=torch.float64) for t in (
+        means, [q / (n - 1) for q in squares], [q / n for q in squares]))
+
+
+def test_update_bn_weighs_the_statistics_of_each_batch_by_its_size():
+    net = norm_net()
+    batches = [n + (1 + n) * torch.randn(n, 3, 3, 3, dtype=torch.float64) for n in (4, 1, 6, 2)]
+    sums = [[torch.zeros(3).double(), torch.zeros(3).double()],
+            [torch.zeros(4).double(), torch.zeros(4).double()]]
+    for x in batches:
+        with torch.no_grad():
+            for total, m in zip(sums, (net[0], net[3]), strict=True):
+                mean, unbiased, biased = statistics(x)
+                total[0] += len(x) * mean / 13
+                total[1] += len(x) * unbiased / 13
+                if m is net[0]:
+                    shape = (1, -1, 1, 1)
+                    x = (x - mean.view(shape)) / (biased + m.eps).sqrt().view(shape)
+                    x = x * m.weight.view(shape) + m.bias.view(shape)
+                    x = F.relu(net[1](x))
+    assert engine.update_bn(net, iter(batches)) is None
+    for total, m in zip(sums, (net[0], net[3]), strict=True):
+        close(m.running_mean, total[0])
+        close(m.running_var, total[1])
+        assert m.num_batches_tracked.item() == 4
+
+
+def test_update_bn_equals_torch_for_equal_batches():
+    ours, theirs = (nn.Sequential(norm_net(), nn.Dropout(0.4), nn.Flatten(), nn.Linear(36, 3),
+                                  nn.BatchNorm1d(3)).double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    batches = [torch.randn(5, 3, 3, 3, dtype=torch.float64) for _ in range(4)]
+    torch.manual_seed(3)
+    engine.update_bn(ours, batches)
+    torch.manual_seed(3)
+    torch.optim.swa_utils.update_bn(batches, theirs)
+    a, b = ours.state_dict(), theirs.state_dict()
+    assert a.keys() == b.keys()
+    for k in a:
+        close(a[k], b[k])
+
+
+def test_update_bn_puts_momentum_and_modes_back_and_changes_nothing_else():
+    net = norm_net()
+    net.append(nn.Dropout())
+    net.eval()
+    net[0].train()
+    net[4].train()
+    before = copy.deepcopy(net.state_dict())
+    engine.update_bn(net, [torch.randn(2, 3, 3, 3).double()])
+    assert [m.training for m in net.modules()] == [False, True, False, False, False, True]
+    assert (net[0].momentum, net[3].momentum) == (0.3, None)
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    after = net.state_dict()
+    for k in before:
+        assert torch.equal(before[k], after[k]) == (k.split(".")[1] not in (
+            "running_mean", "running_var", "num_batches_tracked")), k
+
+
+# Batches
+
+
+class Toy:
+    """Item (index, epoch): pixels and target that tell both."""
+
+    def __init__(self, n=10, size=4):
+        rng = np.random.default_rng(5)
+        self.pixels = rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+        self.targets = rng.random((n, 2)).round().astype(np.float32)
+
+    def __getitem__(self, item):
+        index, epoch = item
+        pixels = self.pixels[index]
+        return (np.flip(pixels, 1).copy() if epoch and epoch % 2 else pixels), self.targets[index]
+
+
+class Names:
+    def __getitem__(self, item):
+        index, epoch = item
+        return index, -1 if epoch is None else epoch
+
+
+def order_of(batches, epoch):
+    out = [(i.tolist(), set(e.tolist())) for i, e in batches(epoch)]
+    assert all(e == {-1 if epoch is None else epoch} for _, e in out)
+    return [i for i, _ in out]
+
+
+@pytest.mark.parametrize("n, size, sizes", [
+    (10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (5, 4, [5]), (1, 4, [1]), (3, 4, [3]),
+    (3, 1, [1, 2])])
+def test_batches_of_training_cover_each_image_once_and_leave_no_rest_of_one(n, size, sizes):
+    indices = np.arange(n) * 3 + 2
+    batches = engine.Batches(Names(), indices, size, seed=1)
+    out = order_of(batches, 0)
+    assert [len(b) for b in out] == sizes
+    assert sorted(i for b in out for i in b) == indices.tolist()
+    assert len(batches) == n
+
+
+def test_batches_without_epoch_come_in_order_and_keep_a_rest_of_one():
+    batches = engine.Batches(Names(), [5, 3, 9, 1, 0], 2)
+    assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
+    order_of(batches, 2)
+    assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
+
+
+def test_order_of_batches_follows_from_seed_and_epoch_alone():
+    def order(seed, epoch, before=()):
+        batches = engine.Batches(Names(), range(40), 8, seed=seed)
+        for e in before:
+            order_of(batches, e)
+        torch.rand(3)
+        np.random.rand(3)
+        return order_of(batches, epoch)
+
+    base = order(1, 2)
+    assert base == order(1, 2, before=(0, 1)) == order(1, 2, before=(None, 7))
+    others = [order(1, 3), order(2, 2), order(2, 1), order(0, 0)]
+    assert all(o != base for o in others) and sorted(sum(base, [])) == list(range(40))
+    assert sum(base, []) != list(range(40))
+
+
+def test_order_and_items_are_the_same_with_workers():
+    toy = Toy()
+    plain = engine.Batches(toy, range(9), 2, seed=3)
+    forked = engine.Batches(toy, range(9), 2, workers=2, seed=3)
+    for epoch in (0, 1, None):
+        for a, b in zip(plain(epoch), forked(epoch), strict=True):
+            assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_batches_leave_torchs_generator_alone():
+    """Else the first epoch of a process would differ from a later one, and so a resumed run."""
+    batches = engine.Batches(Names(), range(4), 2)
+    before = torch.get_rng_state()
+    order_of(batches, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_to_input_equals_the_numbers_by_hand():
+    pixels = torch.arange(2 * 2 * 3 * 3, dtype=torch.uint8).view(2, 2, 3, 3) * 7
+    before = pixels.clone()
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 0.4)
+    x = engine.to_input(pixels, torch.device("cpu"), mean, std)
+    assert x.dtype == torch.float32 and x.shape == (2, 3, 2, 3)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    for b in range(2):
+        for k in range(3):
+            for i in range(2):
+                for j in range(3):
+                    v = (pixels[b, i, j, k].item() / 255 - mean[k]) / std[k]
+                    assert x[b, k, i, j].item() == pytest.approx(v, rel=1e-5, abs=1e-6)
+    assert torch.equal(pixels, before)
+
+
+def test_pick_device(monkeypatch):
+    assert engine.pick_device("cpu") == torch.device("cpu")
+    assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
+    for there, kind in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert engine.pick_device().type == kind
+
+
+def test_seed_all_tells_its_parts_apart():
+    def draw(*parts):
+        engine.seed_all(*parts)
+        return torch.rand(4).tolist()
+
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    draws = [draw(*p) for p in [(1, 2, 3), (3, 2, 1), (1, 2, 4), (0, 2, 3), (1, 0, 3), (6, 1)]]
+    assert len({tuple(d) for d in draws}) == 6
+
+
+# One epoch
+
+
+def prepare(pixels):
+    return engine.to_input(pixels, torch.device("cpu"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
+
+
+def toy_net(seed=0):
+    """Norm and dropout: what must see the right mode and the right random numbers."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                         nn.Dropout(0.3), nn.Linear(16, 2))
+
+
+LOSS = F.binary_cross_entropy_with_logits
+
+
+def test_train_one_epoch_equals_a_loop_written_out():
+    net = toy_net().eval()
+    other = toy_net().eval()
+    batches = engine.Batches(Toy(), range(10), 4, seed=2)
+    steps = [(p.clone(), t.clone()) for p, t in batches(3)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net[0].weight.grad = torch.ones_like(net[0].weight)  # left behind by someone
+
+    torch.manual_seed(8)
+    loss, waited = engine.train_one_epoch(net, batches, 3, prepare, LOSS, optimizer)
+
+    torch.manual_seed(8)
+    other.train()
+    velocity, total = [torch.zeros_like(p) for p in other.parameters()], 0.0
+    for pixels, target in steps:
+        y = other(prepare(pixels))
+        mean = (F.softplus(y) - target * y).mean()  # BCE [P-7] on logits
+        grads = torch.autograd.grad(mean, list(other.parameters()))
+        with torch.no_grad():
+            for p, v, g in zip(other.parameters(), velocity, grads, strict=True):
+                v.mul_(0.9).add_(g)
+                p -= 0.1 * v
+        total += mean.item() * len(pixels)
+    assert loss == pytest.approx(total / 10, rel=1e-6)  # over images: batches of 4, 4 and 2
+    assert waited >= 0 and net.training
+    for k, v in other.state_dict().items():
+        close(net.state_dict()[k], v, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_train_one_epoch_names_the_first_step_whose_loss_is_not_finite(value):
+    net, calls = toy_net(), []
+
+    def loss_fn(logits, target):
+        calls.append(1)
+        return LOSS(logits, target) + (value if len(calls) in (3, 4) else 0.0)
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(FloatingPointError, match=f"loss is {value} at step 2"):
+        engine.train_one_epoch(net, engine.Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
+                               optimizer)
+
+
+@pytest.mark.parametrize("amp, dtype", [(False, torch.float32), (True, torch.bfloat16)])
+def test_amp_runs_the_network_in_bfloat16_and_the_loss_in_float32(amp, dtype):
+    net, inner, outer = toy_net(), set(), set()
+    net[5].register_forward_hook(lambda m, inputs, out: inner.add(out.dtype))
+
+    def loss_fn(logits, target):
+        outer.add(logits.dtype)
+        return LOSS(logits, target)
+
+    batches = engine.Batches(Toy(), range(8), 4)
+    engine.train_one_epoch(net, batches, 0, prepare, loss_fn,
+                           torch.optim.SGD(net.parameters(), lr=0.1), amp)
+    outer.update(y.dtype for y, _ in engine.predict(net, batches, prepare, amp))
+    assert inner == {dtype} and outer == {torch.float32}
+
+
+def test_predict_runs_in_eval_mode_in_order_without_a_graph():
+    net, toy = toy_net().train(), Toy()
+    indices = [7, 2, 2, 9, 0]
+    before = copy.deepcopy(net.state_dict())
+    out = list(engine.predict(net, engine.Batches(toy, indices, 2), prepare))
+    assert [len(y) for y, _ in out] == [2, 2, 1] and not out[0][0].requires_grad
+    equal_states(net.state_dict(), before)
+    net.eval()
+    with torch.no_grad():
+        expected = torch.cat([net(prepare(torch.from_numpy(toy.pixels[i:i + 1])))
+                              for i in indices])
+    close(torch.cat([y for y, _ in out]), expected, 1e-5, 1e-6)
+    assert np.array_equal(torch.cat([t for _, t in out]).numpy(), toy.targets[indices])
+
+
+def test_mean_loss_is_a_mean_over_images():
+    logits, target = torch.randn(9, 2), torch.rand(9, 2)
+    parts = [(logits[a:b], target[a:b]) for a, b in ((0, 4), (4, 8), (8, 9))]
+    whole = LOSS(logits, target).item()
+    assert engine.mean_loss(iter(parts), LOSS) == pytest.approx(whole, rel=1e-6)
+    assert np.mean([LOSS(*p).item() for p in parts]) != pytest.approx(whole, rel=1e-3)
+
+
+# fit
+
+
+META = {"kind": "toy", "note": [1, "a"]}
+
+
+def toy_fit(out, epochs, seed=0, resume=False, keep=2, workers=0, lr=(0.01, 0.02), net=None):
+    out.mkdir(exist_ok=True)
+    net = toy_net(seed) if net is None else net
+    optimizer = torch.optim.Adam([{"params": net[0].parameters(), "lr": lr[0]},
+                                  {"params": net[1:].parameters(), "lr": lr[1]}])
+    train = engine.Batches(Toy(), range(7), 3, workers, seed=4)
+    val = engine.Batches(Toy(), range(7, 10), 2, workers)
+    return engine.fit(net, optimizer, LOSS, prepare, train, val, epochs, out, META, keep,
+                      (4, 1), resume=resume)
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.glob("*") if p.suffix != ".jsonl"}
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def timeless(folder):
+    return [{k: r[k] for k in ("epoch", "loss", "val_loss", "lr")} for r in rows(folder)]
+
+
+class Script:
+    """Validation losses read off a list; keeps the network's state at each of them."""
+
+    def __init__(self, monkeypatch, losses, net):
+        self.losses, self.net, self.states = iter(losses), net, []
+        monkeypatch.setattr(engine, "mean_loss", self)
+
+    def __call__(self, predictions, loss_fn):
+        self.states.append(copy.deepcopy(self.net.state_dict()))
+        return next(self.losses)
+
+
+def test_fit_halves_every_rate_after_more_than_three_epochs_without_improvement(
+        tmp_path, monkeypatch):
+    net = toy_net()
+    losses = [1.0, 0.9, 0.95, 0.9, 0.9, 0.91,  # four epochs no better than the second
+              0.9 - 1e-7, 0.95, 0.95, 0.95,  # a small gain is a gain; three more are let pass
+              0.9 - 2e-7, 1, 1, 1, 1, 1]
+    Script(monkeypatch, losses, net)
+    toy_fit(tmp_path / "a", len(losses), net=net)
+    halvings = [round(np.log2(0.01 / r["lr"][0])) for r in rows(tmp_path / "a")]
+    assert halvings == [0] * 6 + [1] * 9 + [2]
+    assert all(r["lr"][1] == 2 * r["lr"][0] for r in rows(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("keep, best", [(1, [5]), (3, [5, 2, 4]), (9, [5, 2, 4, 3, 1, 6])])
+def test_fit_keeps_the_best_epochs_best_first(tmp_path, monkeypatch, keep, best):
+    net, losses = toy_net(), [0.5, 0.3, 0.4, 0.3, 0.2, 0.6]
+    script = Script(monkeypatch, losses, net)
+    out = tmp_path / "a"
+    out.mkdir()
+    (out / "epoch9.pt").write_bytes(b"of an older run")
+    (out / "last.pt").write_bytes(b"of an older run")
+    got = toy_fit(out, 6, keep=keep, net=net)
+    assert got == [{"epoch": e, "val_loss": losses[e - 1]} for e in best]
+    assert set(files(out)) == {"last.pt", *(f"epoch{e}.pt" for e in best)}
+    for e in best:
+        saved = engine.load_checkpoint(out / f"epoch{e}.pt", "toy")
+        equal_states(saved["model"], script.states[e - 1])
+        assert saved["note"] == [1, "a"]
+    last = engine.load_checkpoint(out / "last.pt", "toy")
+    equal_states(last["model"], script.states[-1])
+    assert last["epochs_done"] == 6 and last["best"] == got
+
+
+def test_fit_writes_one_line_an_epoch(tmp_path, capsys):
+    toy_fit(tmp_path / "a", 3)
+    assert [r["epoch"] for r in rows(tmp_path / "a")] == [1, 2, 3]
+    for r in rows(tmp_path / "a"):
+        assert set(r) == {"epoch", "loss", "val_loss", "lr", "seconds", "images_per_second",
+                          "waited"}
+        assert r["lr"] == [0.01, 0.02] and 0 < r["loss"] < 5 and 0 < r["val_loss"] < 5
+    captured = capsys.readouterr()
+    assert captured.err == "" and len(captured.out.splitlines()) == 3
+
+
+def test_fit_validates_without_augmentation_and_trains_with_it(tmp_path):
+    seen = []
+
+    class Spy(Toy):
+        def __getitem__(self, item):
+            seen.append(item)
+            return super().__getitem__(item)
+
+    net = toy_net()
+    train, val = engine.Batches(Spy(), range(4), 2), engine.Batches(Spy(), range(4, 8), 2)
+    engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.1), LOSS, prepare, train, val, 2,
+               tmp_path, META)
+    assert {(i < 4, e) for i, e in seen} == {(True, 0), (False, None), (True, 1)}
+    assert len(seen) == 16
+
+
+def test_fit_logs_the_losses_of_its_own_data(tmp_path):
+    net = toy_net()
+    toy_fit(tmp_path / "a", 1, net=net)
+    net.eval()
+    toy = Toy()
+    with torch.no_grad():
+        loss = LOSS(net(prepare(torch.from_numpy(toy.pixels[7:]))),
+                    torch.from_numpy(toy.targets[7:])).item()
+    assert rows(tmp_path / "a")[0]["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_run_ends_with_the_same_bytes_as_an_unbroken_one(tmp_path, workers):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    a = toy_fit(whole, 4)
+    toy_fit(broken, 2, workers=workers)
+    torch.rand(5)
+    b = toy_fit(broken, 4, seed=99, resume=True, workers=workers, lr=(0.5, 0.5))
+    assert a == b
+    assert files(whole) == files(broken)
+    assert timeless(whole) == timeless(broken)
+
+
+def test_same_seed_gives_the_same_bytes_and_epochs_differ(tmp_path):
+    toy_fit(tmp_path / "a", 2)
+    np.random.rand(3)
+    toy_fit(tmp_path / "b", 2)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_fit_draws_its_random_numbers_from_the_epoch(tmp_path):
+    draws = []
+
+    class Draw(nn.Module):
+        def forward(self, x):
+            if self.training:
+                draws.append(torch.rand(1).item())
+            return x
+
+    toy_fit(tmp_path / "a", 2, net=nn.Sequential(*toy_net(), Draw()))
+    first = list(draws)
+    toy_fit(tmp_path / "b", 2, net=nn.Sequential(*toy_net(), Draw()))
+    assert draws == first * 2 and len(set(first)) == len(first)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path):
+    best = toy_fit(tmp_path / "a", 2)
+    before, log = files(tmp_path / "a"), rows(tmp_path / "a")
+    assert toy_fit(tmp_path / "a", 2, seed=5, resume=True) == best
+    assert files(tmp_path / "a") == before and rows(tmp_path / "a") == log
+
+
+def test_resume_with_nothing_there_starts_anew(tmp_path):
+    toy_fit(tmp_path / "a", 2)
+    toy_fit(tmp_path / "b", 2, resume=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_without_resume_an_older_run_is_overwritten(tmp_path):
+    toy_fit(tmp_path / "a", 2)
+    toy_fit(tmp_path / "b", 4, seed=3)
+    toy_fit(tmp_path / "b", 2)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+
+
+def test_resume_refuses_the_checkpoint_of_another_kind(tmp_path):
+    engine.save_checkpoint(tmp_path / "last.pt", toy_net(), {"kind": "other"})
+    with pytest.raises(engine.CheckpointError, match="a other, expected a toy"):
+        toy_fit(tmp_path, 2, resume=True)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_run_killed_between_any_two_files_resumes_to_the_same_bytes_and_log(
+        tmp_path, monkeypatch):
+    toy_fit(tmp_path / "whole", 3, keep=1)
+    replace, kills = os.replace, 0
+    for n in range(100):
+        out, calls = tmp_path / f"killed{n}", []
+
+        def killing(a, b, n=n, calls=calls):
+            if len(calls) == n:
+                raise Killed
+            calls.append(1)
+            replace(a, b)
+
+        monkeypatch.setattr(engine.os, "replace", killing)
+        try:
+            toy_fit(out, 3, keep=1)
+        except Killed:
+            kills += 1
+        else:
+            break
+        monkeypatch.setattr(engine.os, "replace", replace)
+        toy_fit(out, 3, resume=True, keep=1)
+        left = {k: v for k, v in files(out).items() if not k.endswith(".tmp")}
+        assert left == files(tmp_path / "whole"), n
+        assert timeless(out) == timeless(tmp_path / "whole"), n
+    assert kills >= 6  # at least last.pt and the log of three epochs
+
+
+def test_fit_says_where_and_at_what_rate_the_loss_broke(tmp_path):
+    calls = []
+
+    def loss_fn(logits, target):
+        calls.append(1)
+        return LOSS(logits, target) * (float("nan") if len(calls) == 5 else 1.0)
+
+    net = toy_net()
+    batches = engine.Batches(Toy(), range(4), 2)  # two steps to train, two to validate
+    with pytest.raises(FloatingPointError) as error:
+        engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.125), loss_fn, prepare, batches,
+                   batches, 3, tmp_path, META)
+    for part in (str(tmp_path), "epoch 2", "nan at step 0", "0.125"):
+        assert part in str(error.value)
+    assert engine.load_checkpoint(tmp_path / "last.pt")["epochs_done"] == 1
+
+
+# Checkpoints
+
+
+def test_checkpoint_round_trip(tmp_path):
+    net = toy_net()
+    net[1].running_mean.normal_()
+    meta = {"kind": "toy", "best": [{"epoch": 1, "val_loss": 0.5}], "size": [1, 2], "none": None}
+    engine.save_checkpoint(tmp_path / "a.pt", net, meta)
+    state = engine.load_checkpoint(tmp_path / "a.pt", "toy")
+    equal_states(state.pop("model"), net.state_dict())
+    assert state == {"format": engine.FORMAT, **meta}
+    assert engine.load_checkpoint(str(tmp_path / "a.pt"))["kind"] == "toy"
+    assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
+    old = toy_net(1)
+    engine.save_checkpoint(tmp_path / "a.pt", old, META)
+    before = (tmp_path / "a.pt").read_bytes()
+
+    def half(obj, file):
+        file.write(before[:100])
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        engine.save_checkpoint(tmp_path / "a.pt", toy_net(2), META)
+    assert (tmp_path / "a.pt").read_bytes() == before
+    equal_states(engine.load_checkpoint(tmp_path / "a.pt")["model"], old.state_dict())
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    did, path = [], tmp_path / "a.pt"
+    fsync, replace = os.fsync, os.replace
+
+    def synced(fd):
+        did.append(("fsync", os.fstat(fd).st_size))
+        fsync(fd)
+
+    def replaced(a, b):
+        did.append(("replace", os.path.getsize(a)))
+        assert not path.exists() and Path(b) == path
+        replace(a, b)
+
+    monkeypatch.setattr(engine.os, "fsync", synced)
+    monkeypatch.setattr(engine.os, "replace", replaced)
+    engine.save_checkpoint(path, toy_net(), META)
+    size = path.stat().st_size
+    assert did == [("fsync", size), ("replace", size)]
+
+
+def test_write_text_writes_the_whole_text_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    engine.write_text(path, "é one\n")
+    assert path.read_bytes() == "é one\n".encode() and os.listdir(tmp_path) == ["a.txt"]
+
+    def killing(a, b):
+        raise Killed
+
+    monkeypatch.setattr(engine.os, "replace", killing)
+    with pytest.raises(Killed):
+        engine.write_text(path, "two\n")
+    assert path.read_text(encoding="utf-8") == "é one\n"
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def bad_checkpoint(kind, folder):
+    path = folder / f"{kind}.pt"
+    if kind == "garbage":
+        path.write_bytes(b"no checkpoint " * 99)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        engine.save_checkpoint(path, toy_net(), META)
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no dict":
+        torch.save([1, 2], path)
+    elif kind == "no format":
+        torch.save({"model": {}, "kind": "toy"}, path)
+    elif kind == "newer format":
+        torch.save({"model": {}, "kind": "toy", "format": engine.FORMAT + 1}, path)
+    elif kind == "code":
+        torch.save({"format": engine.FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
+                   path)
+    return path
+
+
+@pytest.mark.parametrize("kind, reason", [
+    ("missing", "cannot be read"), ("garbage", "cannot be read"), ("empty", "cannot be read"),
+    ("cut", "cannot be read"), ("folder", "cannot be read"), ("code", "cannot be read"),
+    ("no dict", "expected a checkpoint of format 1"),
+    ("no format", "expected a checkpoint of format 1"),
+    ("newer format", "expected a checkpoint of format 1")])
+def test_load_checkpoint_refuses_in_one_line_that_names_the_file(kind, reason, tmp_path):
+    path = bad_checkpoint(kind, tmp_path)
+    with pytest.raises(engine.CheckpointError, match=reason) as error:
+        engine.load_checkpoint(path, "toy")
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert isinstance(error.value, ValueError) and not (tmp_path / "ran").exists()
+
+
+def test_code_in_a_checkpoint_would_run_if_it_were_let(tmp_path):
+    """The file of the test above is a live one."""
+    torch.load(bad_checkpoint("code", tmp_path), weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("meta, said", [({"kind": "unet"}, "a unet, expected a classifier"),
+                                        ({}, "a None, expected a classifier")])
+def test_load_checkpoint_refuses_another_kind(meta, said, tmp_path):
+    engine.save_checkpoint(tmp_path / "a.pt", toy_net(), meta)
+    with pytest.raises(engine.CheckpointError, match=said):
+        engine.load_checkpoint(tmp_path / "a.pt", "classifier")
+    assert engine.load_checkpoint(tmp_path / "a.pt")["format"] == engine.FORMAT
+
+
+# Progress
+
+
+class Terminal:
+    def __init__(self):
+        self.text = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, capsys):
+    engine.Progress(4, "work").add(4)
+    assert capsys.readouterr() == ("", "")
+    times = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(engine.sys, "stderr", Terminal())
+    clock = engine.Progress(40, "work")
+    clock.add(10)
+    assert engine.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
+    clock.add(30)
+    assert engine.sys.stderr.text.endswith("work: 40/40  2 images/s  0 s left \r\033[K")
+
+
+def test_progress_adds_up_the_wait_for_items(monkeypatch):
+    times = iter([0.0, 1.0, 1.5, 5.0, 7.0, 9.0])
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(times))
+    clock = engine.Progress(2, "work")
+    assert list(clock.timed(iter("ab"))) == ["a", "b"]
+    assert clock.waited == 0.5 + 2.0
