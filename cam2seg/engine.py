@@ -42,12 +42,27 @@ class Batches:
     """
 
     def __init__(self, dataset, indices, batch_size, workers=0, seed=0):
-        self.indices, self.batch_size, self.seed = np.asarray(indices), batch_size, seed
-        self.epoch = None
+        self.indices = np.asarray(indices)
+        self.order = Order(self.indices, batch_size, seed)
         self.loader = torch.utils.data.DataLoader(
-            dataset, batch_sampler=self, num_workers=workers, persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            dataset, batch_sampler=self.order, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
             generator=torch.Generator())  # its own: else it draws from torch's when workers start
+
+    def __len__(self):
+        return len(self.indices)  # images, not batches
+
+    def __call__(self, epoch=None):
+        self.order.epoch = epoch
+        return iter(self.loader)
+
+
+class Order:
+    """The lists of (index, epoch) behind Batches; not part of it, or the two would hold each other
+    and the workers live on until the garbage collector comes by."""
+
+    def __init__(self, indices, batch_size, seed):
+        self.indices, self.batch_size, self.seed, self.epoch = indices, batch_size, seed, None
 
     def __iter__(self):
         order = self.indices
@@ -58,13 +73,6 @@ class Batches:
             starts.pop()
         for a, b in zip(starts, starts[1:] + [len(order)], strict=True):
             yield [(int(i), self.epoch) for i in order[a:b]]
-
-    def __len__(self):
-        return len(self.indices)  # images, not batches
-
-    def __call__(self, epoch=None):
-        self.epoch = epoch
-        return iter(self.loader)
 
 
 def to_input(pixels, device, mean, std):

@@ -1,5 +1,7 @@
 import copy
+import gc
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -220,6 +222,20 @@ def test_order_and_items_are_the_same_with_workers():
     for epoch in (0, 1, None):
         for a, b in zip(plain(epoch), forked(epoch), strict=True):
             assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_workers_end_with_their_batches():
+    """At once: the garbage collector would come late and wait five seconds for each of them."""
+    before = set(multiprocessing.active_children())
+    batches = engine.Batches(Names(), range(4), 2, workers=2)
+    order_of(batches, 0)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    gc.disable()
+    try:
+        del batches
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 def test_batches_leave_torchs_generator_alone():

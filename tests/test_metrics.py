@@ -167,7 +167,8 @@ def literal_scores(truth, pred, empty=1.0):
         return sum(values) / len(values) if values else None
 
     def over_pairs(found):
-        return [mean([v for k, v in found if k == c]) for c in range(C)], mean([v for _, v in found])
+        classes = [mean([v for k, v in found if k == c]) for c in range(C)]
+        return classes, mean([v for _, v in found])
 
     out = {"dice_pairs": over_pairs(pairs), "dice_present": over_pairs(present)}
     for name, value in {
