@@ -12,14 +12,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, masks, metrics, report
+from cam2seg import cli, data, images, mapstore, masks, metrics, report
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
 
 
 def get_args(argv=None):
     p = cli.parser(__doc__)
-    p.add_argument("masks", nargs="*", metavar="NAME=CSV", help="mask CSVs to score")
+    p.add_argument("masks", nargs="*", metavar="NAME=CSV", help="mask CSVs to score, DEV-9")
     cli.add_data(p, "a CSV of true masks")
     p.add_argument("--folds", type=Path, help="folds.csv, for scores by fold")
     p.add_argument("--out", type=Path, default="runs/eval", help="folder for the results")
@@ -27,7 +27,8 @@ def get_args(argv=None):
                    help="images with a defect, or all, [P] III")
     p.add_argument("--missing", choices=("error", "skip", "empty"), default="error",
                    help="images that a CSV does not name: stop, leave out, or count as empty")
-    p.add_argument("--figures", type=int, default=6, help="rows of each contact sheet, 0 for none")
+    p.add_argument("--figures", type=cli.natural, default=6,
+                   help="rows of each contact sheet, 0 for none")
     p.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     return p.parse_args(argv)
 
@@ -82,8 +83,9 @@ def load_masks(args, labels, sizes):
         absent = [n for n, any_class in zip(labels.names, labels.y.any(axis=1), strict=True)
                   if n not in named and (any_class or args.over == "all")]
         if absent and args.missing == "error":
-            raise cli.DataError(f"{path}: no row for {len(absent)} images, the first is {absent[0]}; "
-                                "--missing empty counts them as empty, --missing skip leaves them out")
+            raise cli.DataError(f"{path}: no row for {len(absent)} images, the first is "
+                                f"{absent[0]}; --missing empty counts them as empty, --missing "
+                                "skip leaves them out")
         data.check_masks(path, got, sizes)
         given[name] = got._replace(names=sorted(named))
     return given
@@ -133,7 +135,7 @@ def show(result):
 
 
 def figures(args, labels, sizes, given, counts):
-    """A contact sheet per class: images spread evenly from the best to the worst of the first CSV."""
+    """A contact sheet per class: images spread evenly from best to worst of the first CSV."""
     import numpy as np
     maps = {name: open_maps(Path(text.rpartition("=")[2]).parent)
             for name, text in zip(given, args.masks, strict=True)}
@@ -170,21 +172,17 @@ def figures(args, labels, sizes, given, counts):
 
 def open_maps(folder):
     """name, class index, (H, W) -> map (H, W) in [0, 1] of a make_masks.py run; None if not one."""
-    if not (folder / "maps.npy").exists():
-        return None
     import numpy as np
-    import torch
-
-    from cam2seg import cam
+    if not (folder / "maps.csv").exists():
+        return None
     flags = cli.read_json(folder / "metrics.json")["args"]
-    maps = np.load(folder / "maps.npy", mmap_mode="r")
-    row = {r["ImageId"]: i for i, (_, r) in enumerate(data.read_csv(folder / "maps.csv")[1])}
+    names, _, _, maps = mapstore.read(folder)
+    row = {name: i for i, name in enumerate(names)}
 
     def map_of(name, c, size):
         if name not in row:
             return np.zeros(size)
-        small = torch.from_numpy(np.asarray(maps[row[name]], np.float32))[None]
-        return cam.image_maps(small, size, flags["norm"], flags["norm_after"])[0, c].numpy()
+        return mapstore.full_size(maps[row[name]], size, flags["norm"], flags["norm_after"])[c]
 
     return map_of
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, masks, metrics
+from cam2seg import cli, data, images, mapstore, masks, metrics
 
 METHODS = ("gradcam", "gradcam++", "guided-gradcam")
 # What the maps depend on; the other flags only turn maps into masks.
@@ -39,8 +39,10 @@ def get_args(argv=None):
                    help="normalise the upscaled map, not the small one, DEV-5")
     p.add_argument("--gate", choices=("confidence", "labels"), default="confidence",
                    help="a class is accepted by its probability, or by the known label, DEV-11")
-    p.add_argument("--confidence", type=cli.share, default=0.5, help="least probability, [P] Table 2")
-    p.add_argument("--min-seg-len", type=int, default=0, help="least area in pixels, [P] Table 2")
+    p.add_argument("--confidence", type=cli.share, default=0.5,
+                   help="least probability, [P] Table 2")
+    p.add_argument("--min-seg-len", type=cli.natural, default=0,
+                   help="least area of a mask in pixels, [P] Table 2, DEV-13")
     p.add_argument("--threshold", type=cli.share, default=0.3, help="least map value, [P] Table 2")
     p.add_argument("--search", action="store_true",
                    help="search the three above, on the union and cross-fitted, DEV-10")
@@ -66,23 +68,27 @@ def main(args):
     else:
         cli.start_run(args, [cli.label_path(args)], classes)
         maps, probs = make_maps(args, names, fold, classes, sizes)
-    gate = labels.y.astype(float) if args.gate == "labels" else probs
-    chosen = {k: {"confidence": args.confidence, "min_seg_len": args.min_seg_len,
-                  "threshold": args.threshold} for k in set(fold.tolist())}
-    results = [write_masks(args, "masks", names, labels, sizes, classes, maps, gate, fold, chosen)]
+    gate = labels.y.astype(float) if args.gate == "labels" else probs  # DEV-11
+
+    def masks_with(title, chosen):
+        print(f"writing {args.out}/{title}.csv", flush=True)
+        return write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen)
+
+    folds = set(fold.tolist())
+    flags = {"confidence": args.confidence, "min_seg_len": args.min_seg_len,
+             "threshold": args.threshold}
+    results = [masks_with("masks", dict.fromkeys(folds, flags))]
     if args.search:
-        grid = search_grid(args, sizes)
         rows = labels.y.any(axis=1)  # [P] III: images with a defect
-        if not rows.any() or len(set(fold[rows].tolist())) < 2:
+        if len(set(fold[rows].tolist())) < 2:
             raise cli.DataError("--search needs true masks in two folds or more")
-        counts = count(args, names, labels, sizes, maps, np.array(grid["threshold"]))
+        grid = search_grid(args, sizes)
+        counts = count(args, names, labels, sizes, maps, grid["threshold"])
         counts = [n[rows] for n in (*counts, gate, fold)]
         best, _ = metrics.search(*counts[:4], grid, args.objective)
-        results.append(write_masks(args, "masks_union", names, labels, sizes, classes, maps, gate,
-                                   fold, dict.fromkeys(chosen, best)))
+        results.append(masks_with("masks_union", dict.fromkeys(folds, best)))
         crossed = metrics.cross_fit(*counts, grid, args.objective)
-        results.append(write_masks(args, "masks_crossfit", names, labels, sizes, classes, maps,
-                                   gate, fold, {k: crossed.get(k, best) for k in chosen}))
+        results.append(masks_with("masks_crossfit", {k: crossed.get(k, best) for k in folds}))
     report(args, classes, results)
 
 
@@ -105,62 +111,68 @@ def load(args):
     fold = np.array([known.get(n, -1) for n in names])
     trained = [int(p.parent.name[4:]) for p in args.cls.glob(f"fold*/{args.checkpoint}.pt")]
     if not trained:
-        raise cli.DataError(f"{args.cls}: no fold*/{args.checkpoint}.pt, expected a run of train_cls.py")
+        raise cli.DataError(f"{args.cls}: no fold*/{args.checkpoint}.pt, expected a run of "
+                            "train_cls.py")
     keep = np.isin(fold, [-1, *trained])
     if not keep.all():
-        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {args.cls} has not trained: "
-              "they get no mask")
-        names, fold = [n for n, k in zip(names, keep) if k], fold[keep]
+        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {args.cls} has not "
+              "trained: they get no mask")
+        names, fold = [n for n, k in zip(names, keep, strict=True) if k], fold[keep]
         labels = labels and labels.keep(keep)
     return names, labels, sizes, fold
 
 
 def make_maps(args, names, fold, classes, sizes):
-    """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C);
-    both also written to maps.npy and maps.csv."""
+    """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C); both
+    are also written to --out."""
     import numpy as np
     import torch
 
-    from cam2seg import cam, engine, models
+    from cam2seg import cam, engine
     device = engine.pick_device(args.device)
-    nets, pre = {}, None
+    nets, pre = load_classifiers(args, device)
+    pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
+                             np.zeros((len(names), 0), np.float32))
+    probs, out = np.zeros((len(names), len(classes))), None
+    for k in sorted(set(fold.tolist())):
+        members = list(nets.values()) if k == -1 else [nets[k]]  # never a model that saw the image
+        rows = np.flatnonzero(fold == k)
+        clock, done = engine.Progress(len(rows), f"maps, fold {k}"), 0
+        for batch, _ in engine.Batches(pixels, rows, args.batch_size, args.workers)(None):
+            x = engine.to_input(batch, device, pre["mean"], pre["std"])
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+                seen = [batch_maps(args, model, x) for model in members]
+            mean = torch.stack([cam.normalize(maps, "max") for maps, _ in seen]).mean(dim=0)
+            if out is None:
+                print(f"maps of {args.target_layer or members[0].target_layer}: {mean.shape[2]} x "
+                      f"{mean.shape[3]} cells for {x.shape[2]} x {x.shape[3]} pixels", flush=True)
+                out = mapstore.create(args.out, (len(names), *mean.shape[1:]))
+            part = rows[done:done + len(batch)]
+            out[part] = cam.normalize(mean, "max").cpu().numpy()
+            probs[part] = torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu().numpy()
+            done += len(batch)
+            clock.add(len(batch))
+    mapstore.finish(args.out, out, names, fold, sizes, classes, probs)
+    return out, probs
+
+
+def load_classifiers(args, device):
+    """{fold: classifier} of the run --cls, and how their input is prepared."""
+    import torch
+
+    from cam2seg import engine, models
+    nets = {}
     for path in sorted(args.cls.glob(f"fold*/{args.checkpoint}.pt")):
         state = engine.load_checkpoint(path, "classifier")
         model = models.Classifier(**state["model_args"])
         model.load_state_dict(state["model"])
         nets[int(path.parent.name[4:])] = model.to(device, memory_format=torch.channels_last)
-        pre = state["preprocess"]
-    pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
-                             np.zeros((len(names), 0), np.float32))
-    probs, out = np.zeros((len(names), len(classes))), None
-    tmp = args.out / "maps.npy.tmp"
-    for k in sorted(set(fold.tolist())):
-        models_of_k = list(nets.values()) if k == -1 else [nets[k]]
-        rows = np.flatnonzero(fold == k)
-        clock, at = engine.Progress(len(rows), f"maps, fold {k}"), 0
-        for batch, _ in engine.Batches(pixels, rows, args.batch_size, args.workers)(None):
-            x = engine.to_input(batch, device, pre["mean"], pre["std"])
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-                seen = [batch_maps(args, cam, model, x) for model in models_of_k]
-            small = cam.normalize(torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(0), "max")
-            if out is None:
-                print(f"maps of {args.target_layer or models.Classifier.target_layer}: "
-                      f"{small.shape[2]} x {small.shape[3]} cells for {x.shape[2]} x {x.shape[3]} pixels")
-                out = np.lib.format.open_memmap(tmp, "w+", np.float16, (len(names), *small.shape[1:]))
-            part = rows[at:at + len(batch)]
-            out[part] = small.cpu().numpy()
-            probs[part] = torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu().numpy()
-            at += len(batch)
-            clock.add(len(batch))
-    out.flush()
-    tmp.replace(args.out / "maps.npy")
-    data.write_csv(args.out / "maps.csv", ("ImageId", "fold", "H", "W", *classes),
-                   ((n, k, *sizes[n], *p) for n, k, p in zip(names, fold, probs.tolist(), strict=True)))
-    return out, probs
+    return nets, state["preprocess"]
 
 
-def batch_maps(args, cam, model, x):
+def batch_maps(args, model, x):
     """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image."""
+    from cam2seg import cam
     layer, logits = args.target_layer or model.target_layer, []
 
     def maps_of(view):
@@ -176,38 +188,29 @@ def batch_maps(args, cam, model, x):
 
 
 def load_maps(args, names, classes):
-    """The maps and probabilities that make_maps wrote, if they are those of these images."""
-    import numpy as np
-    path, made = args.out / "maps.csv", cli.read_json(args.out / "args.json")["args"]
+    """The maps and probabilities in --out, if they are those of these flags and images."""
+    made = cli.read_json(args.out / "args.json")["args"]
     for flag in MAP_FLAGS:
         if cli.plain(args)[flag] != made[flag]:
             raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
                                 f"{made[flag]}, not {cli.plain(args)[flag]}")
-    header, rows = data.read_csv(path)
-    if [r["ImageId"] for _, r in rows] != names or header[4:] != classes:
-        raise cli.DataError(f"{path}: maps of other images or classes; run without --reuse-maps")
-    maps = np.load(args.out / "maps.npy", mmap_mode="r")
-    return maps, np.array([[float(r[k]) for k in classes] for _, r in rows])
-
-
-def full_maps(args, small, size):
-    """Small maps (C, h, w) -> [0, 1] maps float32 (C, H, W) at the image's own size."""
-    import numpy as np
-    import torch
-
-    from cam2seg import cam
-    maps = torch.from_numpy(np.asarray(small, np.float32))[None]
-    return cam.image_maps(maps, size, args.norm, args.norm_after)[0].numpy()
+    stored, its_classes, probs, maps = mapstore.read(args.out)
+    if stored != names or its_classes != classes:
+        raise cli.DataError(f"{args.out}/maps.csv: maps of other images or classes; run without "
+                            "--reuse-maps")
+    return maps, probs
 
 
 def count(args, names, labels, sizes, maps, thresholds):
     """inter, pred (N, C, T) and truth (N, C) in pixels, for all thresholds in one pass."""
     import numpy as np
+
     from cam2seg.engine import Progress
     inter, pred, truth, clock = [], [], [], Progress(len(names), "search")
     for name, small in zip(names, maps, strict=True):
         true = masks.decode_all(labels.rles, name, sizes[name], len(labels.classes))
-        both = metrics.threshold_counts(full_maps(args, small, sizes[name]), true, thresholds)
+        full = mapstore.full_size(small, sizes[name], args.norm, args.norm_after)
+        both = metrics.threshold_counts(full, true, thresholds)
         inter.append(both[0])
         pred.append(both[1])
         truth.append(true.sum(axis=(1, 2)))
@@ -219,49 +222,45 @@ def search_grid(args, sizes):
     """Values to search; areas are shares of the median image, so that they fit any size."""
     import numpy as np
     area = float(np.median([h * w for h, w in sizes.values()]))
-    return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)],
-            "confidence": [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5],
+    confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
+    return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)], "confidence": confidence,
             "min_seg_len": [round(area * s) for s in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
 
 
 def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen):
-    """Write {title}.csv; return what a report says of it. chosen: {fold: the three parameters}."""
+    """Write {title}.csv and say what is in it; chosen: {fold: the three parameters}."""
     import numpy as np
 
     from cam2seg.engine import Progress
-    clock = Progress(len(names), f"{title}.csv")
-    rles, areas = {}, np.zeros((3, len(names), len(classes)), np.int64)  # inter, truth, pred
+    clock, rles = Progress(len(names), f"{title}.csv"), {}
+    areas = np.zeros((len(names), len(classes)), np.int64)
     for i, (name, small) in enumerate(zip(names, maps, strict=True)):
         use = chosen[int(fold[i])]
-        true = None
-        if labels is not None and labels.rles is not None:
-            true = masks.decode_all(labels.rles, name, sizes[name], len(classes))
-        for c, heat in enumerate(full_maps(args, small, sizes[name])):
-            if true is not None:
-                areas[1, i, c] = true[c].sum()
-            if gate[i, c] >= use["confidence"]:
-                mask = masks.binarize(heat, use["threshold"], use["min_seg_len"])
-                rles[name, c] = masks.rle_encode(mask)
-                areas[2, i, c] = mask.sum()
-                areas[0, i, c] = (mask & true[c]).sum() if true is not None else 0
+        full = mapstore.full_size(small, sizes[name], args.norm, args.norm_after)
+        for c in np.flatnonzero(gate[i] >= use["confidence"]).tolist():
+            mask = masks.binarize(full[c], use["threshold"], use["min_seg_len"])
+            rles[name, c], areas[i, c] = masks.rle_encode(mask), mask.sum()
         clock.add(1)
     data.write_masks(args.out / f"{title}.csv", names, classes, rles)
-    result = {"masks": title, "parameters": {str(k): v for k, v in chosen.items()},
-              "made": (areas[2] > 0).sum(axis=0).tolist(), "images": len(names),
-              "share": (areas[2].sum(axis=0) / sum(h * w for h, w in map(sizes.get, names))).tolist()}
+    pixels = sum(h * w for h, w in map(sizes.get, names))
+    result = {"masks": title, "parameters": {str(k): v for k, v in sorted(chosen.items())},
+              "images": len(names), "made": (areas > 0).sum(axis=0).tolist(),
+              "share": (areas.sum(axis=0) / pixels).tolist()}
     if labels is not None:
         result["labelled"] = labels.y.sum(axis=0, dtype=int).tolist()
-        result["labelled_but_empty"] = ((labels.y > 0) & (areas[2] == 0)).sum(axis=0).tolist()
+        result["labelled_but_empty"] = ((labels.y > 0) & (areas == 0)).sum(axis=0).tolist()
     if labels is not None and labels.rles is not None:
-        rows = labels.y.any(axis=1)  # [P] III: images with a defect
-        result["scores"] = metrics.mask_scores(*areas[:, rows])
-        result["all_empty"] = metrics.mask_scores(areas[0, rows] * 0, areas[1, rows], areas[2, rows] * 0)
+        shown = [n for n, defect in zip(names, labels.y.any(axis=1), strict=True) if defect]
+        counts = metrics.mask_counts(shown, labels.rles, rles, sizes, len(classes))  # [P] III
+        result["scores"] = metrics.mask_scores(*counts)
+        result["all_empty"] = metrics.mask_scores(counts[0] * 0, counts[1], counts[2] * 0)
     return result
 
 
 def report(args, classes, results):
-    cli.write_json(args.out / "metrics.json", {"classes": classes, "args": cli.plain(args), "table2": results})
-    first = results[0]
+    cli.write_json(args.out / "metrics.json",
+                   {"classes": classes, "args": cli.plain(args), "table2": results})
+    first, scores = results[0], metrics.SCORES[:4]
     made = [["masks made", *first["made"]], ["share of all pixels", *first["share"]]]
     if "labelled" in first:
         made += [["images with the label", *first["labelled"]],
@@ -269,14 +268,15 @@ def report(args, classes, results):
     cli.print_table(f"{args.out}/masks.csv: {first['images']} images", ["class", *classes], made)
     if "scores" not in first:
         return
-    title = (f"{args.method}, {args.checkpoint}" + (", aug smooth" if args.aug_smooth else ""))
-    rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in metrics.SCORES[:4])]]
+    title = f"{args.method}, {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
+    rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in scores)]]
     for r in results:
         values = list(r["parameters"].values())
-        said = "per fold" if any(v != values[0] for v in values) else "/".join(map(str, values[0].values()))
-        rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in metrics.SCORES[:4])])
+        same = all(v == values[0] for v in values)
+        said = "/".join(map(str, values[0].values())) if same else "per fold"
+        rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in scores)])
     cli.print_table("Table 2: masks from maps, images with a defect, out-of-fold union",
-                    ["experiment", "conf/len/thr", *metrics.SCORES[:4]], rows)
+                    ["experiment", "conf/len/thr", *scores], rows)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,17 @@ def get_args(argv=None):
                    help="EfficientNet, [P] IV")
     p.add_argument("--weights", default="imagenet",
                    help="imagenet (torchvision downloads them), none, or a file, [P] IV")
-    p.add_argument("--hidden", type=int, default=512, help="width of the head's first layer, DEV-12")
-    p.add_argument("--dropout", type=float, default=0.2, help="both dropouts of the head, DEV-12")
+    p.add_argument("--hidden", type=cli.positive, default=512,
+                   help="width of the head's first layer, DEV-12")
+    p.add_argument("--dropout", type=cli.share, default=0.2,
+                   help="both dropouts of the head, DEV-12")
     p.add_argument("--lr-encoder", type=float, default=1e-4, help="Adam, [P] IV; 1e-3 from scratch")
     p.add_argument("--lr-head", type=float, default=1e-3, help="Adam, [P] IV")
-    p.add_argument("--swa", type=int, default=3,
+    p.add_argument("--swa", type=cli.positive, default=3,
                    help="how many best epochs by validation loss are averaged, [P] V")
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
                    help="BatchNorm statistics: re-estimated, or averaged too, DEV-7")
-    p.add_argument("--folds", type=int, default=5, help="[P] III")
+    p.add_argument("--folds", type=cli.positive, default=5, help="[P] III")
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
     cli.add_training(p, epochs=20, batch_size=64)

@@ -30,7 +30,8 @@ def get_args(argv=None):
     p.add_argument("--lr-encoder", type=float, default=1e-4, help="Adam, DEV-12; 1e-3 from scratch")
     p.add_argument("--lr-decoder", type=float, default=1e-3, help="Adam, DEV-12")
     p.add_argument("--threshold", type=cli.share, default=0.2, help="least probability, [P] VI")
-    p.add_argument("--min-seg-len", type=int, default=0, help="least area in pixels, [P] VI")
+    p.add_argument("--min-seg-len", type=cli.natural, default=0,
+                   help="least area of a mask in pixels, [P] VI, DEV-13")
     p.add_argument("--predict", type=Path, metavar="FOLDER",
                    help="then also mask these images, by the mean over the folds")
     cli.add_training(p, epochs=20, batch_size=16)

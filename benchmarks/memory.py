@@ -37,8 +37,8 @@ def measure(folder, count):
     from conftest import write_images
     data, runs = folder / f"data{count}", folder / f"runs{count}"
     write_images(data, count, 128)
-    small = "--weights none --size 64 64 --epochs 1 --batch-size 16 --workers 1 --device cpu".split()
     machine = "--workers 1 --device cpu --batch-size 16".split()
+    small = [*"--weights none --size 64 64 --epochs 1".split(), *machine]
     return {
         "train_cls": peak("train_cls", "--data", data, "--out", runs / "cls", "--folds", 2, *small),
         "make_masks": peak("make_masks", "--data", data, "--cls", runs / "cls", "--out",

@@ -79,8 +79,8 @@ def training(args, folder, names):
             print(f"round {n}: bare {len(names) / (middle - start):.1f} images/s, "
                   f"train_one_epoch {len(names) / (end - middle):.1f} images/s, "
                   f"waiting {waits[-1]:.1%}")
-    print(f"training, {args.size} x {args.size}, {args.workers} worker(s): {median(ratios):.3f} of the "
-          f"bare loop, {median(waits):.1%} of the time spent waiting for data")
+    print(f"training, {args.size} x {args.size}, {args.workers} worker(s): {median(ratios):.3f} of "
+          f"the bare loop, {median(waits):.1%} of the time spent waiting for data")
 
 
 def naive_maps(model, x, classes):

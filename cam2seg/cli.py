@@ -43,25 +43,30 @@ def add_training(p, epochs, batch_size):
                    help="random vertical mirror, [P] IV")
     p.add_argument("--epochs", type=positive, default=epochs, help="DEV-12")
     p.add_argument("--batch-size", type=positive, default=batch_size, help="[P] IV: 64")
-    p.add_argument("--fold", type=int, help="train this fold only, counted from 0 (default: all)")
+    p.add_argument("--fold", type=natural,
+                   help="train this fold only, counted from 0 (default: all)")
     add_machine(p)
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=natural, default=0, help="DEV-12")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
 
 def add_machine(p):
     p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    p.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
+    p.add_argument("--workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
                    help="processes that read images")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--amp", action="store_true", help="bfloat16 autocast, on CUDA and CPU")
 
 
-def positive(text):
+def natural(text, least=0):
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
     return value
+
+
+def positive(text):
+    return natural(text, 1)
 
 
 def share(text):
@@ -92,7 +97,8 @@ def load_data(args):
     if path is None:
         raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
     labels = data.read_labels(path, folder)
-    rows_of = {name: f"{path}, row {row}" for (name, _), row in labels.rows.items() if row}
+    rows_of = {name: f"{path}, row {row}"  # reversed: the first row that names the image stays
+               for (name, _), row in reversed(labels.rows.items()) if row}
     print(f"checking {len(labels.names)} images in {folder}", flush=True)
     sizes = images.scan(folder, labels.names, rows_of)
     if labels.rles is not None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .data import DataError
 from .masks import rle_decode
@@ -38,6 +38,8 @@ def open_image(path):
 
 
 def _plain(error):
+    if isinstance(error, UnidentifiedImageError):
+        return "no known format"
     return str(error).splitlines()[0].split(": '/")[0] if str(error) else type(error).__name__
 
 

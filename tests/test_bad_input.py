@@ -23,7 +23,7 @@ def photos(tmp_path):
 
 
 def good_rows(rle=RLE):
-    return [f"{i:02d}.jpg,1,{rle}" for i in range(6)] + [f"{i:02d}.jpg,2,{rle}" for i in range(3, 9)]
+    return [f"{i:02d}.jpg,{c},{rle}" for c in (1, 2) for i in range(3 * c - 3, 3 * c + 3)]
 
 
 def edited(row, text):
@@ -54,13 +54,14 @@ LABEL_FILES = [
     ("a column of zeros", "ImageId,a,b\n" + "".join(f"{i:02d}.jpg,{i % 2},0\n" for i in range(12)),
      "class b never occurs"),
     ("a 2 among the 0/1", "ImageId,a\n00.jpg,2\n", "row 2: '2' in a, expected 0 or 1"),
-    ("a fold without a positive", HEAD + "00.jpg,1,1 3\n", "images with class 1, expected some with"),
+    ("a fold without a positive", HEAD + "00.jpg,1,1 3\n", "images with class 1, expected some"),
     ("a class in every image", "ImageId,a\n" + "".join(f"{i:02d}.jpg,1\n" for i in range(12)),
      "images with class a, expected some with and some without"),
 ]
 
 
-@pytest.mark.parametrize("text, said", [c[1:] for c in LABEL_FILES], ids=[c[0] for c in LABEL_FILES])
+@pytest.mark.parametrize("text, said", [c[1:] for c in LABEL_FILES],
+                         ids=[c[0] for c in LABEL_FILES])
 def test_label_file(photos, tmp_path, capsys, text, said):
     labels = tmp_path / "labels.csv"
     labels.write_text(text)
@@ -108,7 +109,7 @@ def test_missing_folders_and_files(photos, tmp_path, capsys, runs, shapes):
         (("train_cls", "--images", photos), "no labels given: --labels CSV"),
         (("train_cls", "--data", shapes, "--folds", 1), "--folds 1: expected 2 to 48"),
         (("train_cls", "--data", shapes, "--fold", 5), "--fold 5: expected 0 to 4"),
-        (("make_masks", "--data", shapes, "--cls", tmp_path), "args.json: cannot be read"),
+        (("make_masks", "--data", shapes, "--cls", tmp_path), "folds.csv: cannot be read"),
         (("make_masks", "--images", photos, "--cls", runs / "cls", "--search"), "need --labels"),
         (("make_masks", "--images", shapes / "train_images", "--labels", shapes / "labels.csv",
           "--cls", runs / "cls", "--search"), "--search needs true masks"),

@@ -79,14 +79,14 @@ def loops_upscale(m, H, W):
     """One map (h, w) to (H, W): bilinear between cell centres, the outer cells held at the rim."""
     h, w = m.shape
     out = torch.zeros(H, W, dtype=torch.float64)
-    for I in range(H):  # noqa: E741
-        for J in range(W):
-            y = min(max((I + 0.5) * h / H - 0.5, 0), h - 1)
-            x = min(max((J + 0.5) * w / W - 0.5, 0), w - 1)
+    for row in range(H):
+        for col in range(W):
+            y = min(max((row + 0.5) * h / H - 0.5, 0), h - 1)
+            x = min(max((col + 0.5) * w / W - 0.5, 0), w - 1)
             i, j = min(int(y), h - 1), min(int(x), w - 1)
             i1, j1 = min(i + 1, h - 1), min(j + 1, w - 1)
             v, u = y - i, x - j
-            out[I, J] = ((1 - v) * (1 - u) * m[i, j] + (1 - v) * u * m[i, j1]
+            out[row, col] = ((1 - v) * (1 - u) * m[i, j] + (1 - v) * u * m[i, j1]
                          + v * (1 - u) * m[i1, j] + v * u * m[i1, j1])
     return out
 
@@ -489,6 +489,24 @@ def test_works_where_gradients_are_off(name, mode):
         close(a, b, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["class_maps", "guided_grad_cam"])
+def test_works_under_inference_mode_where_the_head_looks_at_the_input_again(name):
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.SiLU()
+
+        def forward(self, x):
+            return (self.act(self.conv(x)) * x).mean(dim=(2, 3))
+
+    net, x = Again().double(), random(2, 3, 6, 6)
+    expected = getattr(cam, name)(net, x, "act")[0]
+    assert expected.max() > 0
+    with torch.inference_mode():
+        got = getattr(cam, name)(net, x * 1, "act")[0]
+    close(got, expected)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_works_with_every_parameter_frozen(name):
     net, x = small_net(inplace=True), random(2, 3, 8, 8)
@@ -609,6 +627,7 @@ def test_logits_that_are_not_a_matrix_are_refused():
 
 # Guided backpropagation
 
+ALPHA, LAMBDA = 1.6732632423543772, 1.0507009873554805  # those of SELU
 SLOPES = {  # act, act' by hand, at z away from any kink
     nn.ReLU: (lambda z: max(z, 0.0), lambda z: float(z > 0)),
     nn.LeakyReLU: (lambda z: z if z > 0 else 0.01 * z, lambda z: 1.0 if z > 0 else 0.01),
@@ -621,6 +640,14 @@ SLOPES = {  # act, act' by hand, at z away from any kink
     nn.GELU: (lambda z: z * (1 + math.erf(z / 2**0.5)) / 2,
               lambda z: (1 + math.erf(z / 2**0.5)) / 2
               + z * math.exp(-z * z / 2) / (2 * math.pi)**0.5),
+    nn.ReLU6: (lambda z: min(max(z, 0.0), 6.0), lambda z: float(0 < z < 6)),
+    nn.PReLU: (lambda z: z if z > 0 else 0.25 * z, lambda z: 1.0 if z > 0 else 0.25),
+    nn.CELU: (lambda z: z if z > 0 else math.expm1(z), lambda z: 1.0 if z > 0 else math.exp(z)),
+    nn.SELU: (lambda z: LAMBDA * (z if z > 0 else ALPHA * math.expm1(z)),
+              lambda z: LAMBDA * (1.0 if z > 0 else ALPHA * math.exp(z))),
+    nn.Mish: (lambda z: z * math.tanh(math.log1p(math.exp(z))),
+              lambda z: math.tanh(math.log1p(math.exp(z)))
+              + z / (1 + math.exp(-z)) / math.cosh(math.log1p(math.exp(z)))**2),
 }
 
 
@@ -642,7 +669,7 @@ def guided_by_hand(net, act, slope, x, c):
 
 
 @pytest.mark.parametrize("kind, inplace", [(k, i) for k in SLOPES for i in (False, True)
-                                           if not (i and k in (nn.GELU, nn.Softplus))])
+                                           if not (i and k in (nn.GELU, nn.Softplus, nn.PReLU))])
 def test_guided_backprop_equals_a_backward_pass_by_hand(kind, inplace):
     acts = [kind(inplace=True) if inplace else kind() for _ in range(3)]
     net = nn.Sequential(nn.Flatten(), nn.Linear(27, 12), acts[0], nn.Linear(12, 10), acts[1],
@@ -662,6 +689,10 @@ def test_guided_backprop_equals_a_backward_pass_by_hand(kind, inplace):
             assert (R[b, c] - plain[b]).abs().max() > 0.01 * plain[b].abs().max()
 
 
+def test_every_type_that_is_guided_has_been_checked_by_hand():
+    assert set(cam.GUIDED_TYPES) == set(SLOPES)
+
+
 def test_guided_backprop_of_relu_is_the_rule_of_its_paper():
     """[GB] 3.4: 1[z > 0] 1[R > 0] R; worked out by hand on a net of single units."""
     net = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(), nn.Flatten(),
@@ -675,6 +706,15 @@ def test_guided_backprop_of_relu_is_the_rule_of_its_paper():
     with torch.no_grad():
         net[3].weight.copy_(torch.tensor([[2.0, 7.0]]))
     close(cam.guided_backprop(net, x).flatten(), [30.0, 31.0, 48.0])
+
+
+def test_guided_backprop_gate_is_closed_where_the_output_is_zero():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.SiLU(), nn.Flatten(),
+                        nn.Linear(8, 1)).double()
+    x = torch.zeros(1, 3, 2, 2, dtype=torch.float64)  # SiLU(0) = 0 with slope 1/2
+    close(cam.guided_backprop(net, x), torch.zeros(1, 1, 3, 2, 2))
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.grad(net(leaf).sum(), leaf)[0].abs().max() > 0
 
 
 def test_guided_backprop_of_a_module_used_twice_and_an_output_changed_in_place():

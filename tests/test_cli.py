@@ -1,4 +1,4 @@
-"""The four scripts as a user runs them, chained on small drawn images, and their one-line errors."""
+"""The four scripts as a user runs them, chained on small drawn images."""
 
 import ast
 import json
@@ -242,7 +242,8 @@ def test_help_reads_and_bare_call_says_what_is_needed_at_once(script):
     path = str(ROOT / f"{script}.py")
     shown = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "DEV-" in shown.stdout and "[P]" in shown.stdout
-    bare = subprocess.run([sys.executable, "-X", "importtime", path], capture_output=True, text=True)
+    bare = subprocess.run([sys.executable, "-X", "importtime", path], capture_output=True,
+                          text=True)
     lines = [line for line in bare.stderr.splitlines() if not line.startswith("import time")]
     assert bare.returncode == 2 and "Traceback" not in bare.stderr
     assert "cam2seg.synthetic" in "\n".join(lines)

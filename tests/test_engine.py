@@ -453,6 +453,16 @@ def test_fit_keeps_the_best_epochs_best_first(tmp_path, monkeypatch, keep, best)
     assert last["epochs_done"] == 6 and last["best"] == got
 
 
+def test_fit_saves_an_epoch_only_while_it_is_among_the_best(tmp_path, monkeypatch):
+    net, saved, save = toy_net(), [], engine.save_checkpoint
+    Script(monkeypatch, [0.5, 0.6, 0.4, 0.45, 0.7, 0.3], net)
+    monkeypatch.setattr(engine, "save_checkpoint",
+                        lambda path, *rest: (saved.append(path.stem), save(path, *rest)))
+    toy_fit(tmp_path / "a", 6, net=net, keep=2)
+    assert [s for s in saved if s != "last"] == ["epoch1", "epoch2", "epoch3", "epoch4", "epoch6"]
+    assert saved.count("last") == 6
+
+
 def test_fit_writes_one_line_an_epoch(tmp_path, capsys):
     toy_fit(tmp_path / "a", 3)
     assert [r["epoch"] for r in rows(tmp_path / "a")] == [1, 2, 3]

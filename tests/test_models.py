@@ -34,12 +34,16 @@ def equal_states(a, b):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_classifier_logits_equal_its_parts_one_by_one(training):
-    model = models.Classifier("b0", 4, hidden=10, dropout=0.0).double().eval()
+    model = models.Classifier("b0", 4, hidden=10, dropout=0.0).double()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):  # with the statistics of a batch, lest features fade out
+            m.momentum = 1.0
     x = random(2, 3, 64, 96)
-    model.train(training)
-    for m in model.features.modules():
-        m.training = False  # stochastic depth and batch statistics, not what is looked at here
     with torch.no_grad():
+        model(random(8, 3, 64, 96))
+        model.train(training)
+        for m in model.features.modules():
+            m.training = False  # stochastic depth and batch statistics are not looked at here
         logits = model(x)
         A = model.features(x)
         B, K, h, w = A.shape
