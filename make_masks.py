@@ -43,7 +43,8 @@ def get_args(argv=None):
                    help="least probability, [P] Table 2")
     p.add_argument("--min-seg-len", type=cli.natural, default=0,
                    help="least area of a mask in pixels, [P] Table 2, DEV-13")
-    p.add_argument("--threshold", type=cli.share, default=0.3, help="least map value, [P] Table 2")
+    p.add_argument("--threshold", type=cli.share, default=0.3,
+                   help="least map value, [P] Table 2, DEV-25")
     p.add_argument("--search", action="store_true",
                    help="search the three above, on the union and cross-fitted, DEV-10")
     p.add_argument("--objective", choices=metrics.SCORES[:4], default="dice_pairs",
@@ -124,7 +125,7 @@ def load(args):
 
 def make_maps(args, names, fold, classes, sizes):
     """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C); both
-    are also written to --out."""
+    are also written to --out. Outside the folds both are means over the folds (DEV-19)."""
     import numpy as np
     import torch
 
@@ -171,7 +172,8 @@ def load_classifiers(args, device):
 
 
 def batch_maps(args, model, x):
-    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image."""
+    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image,
+    which alone decide at the gate (DEV-15)."""
     from cam2seg import cam
     layer, logits = args.target_layer or model.target_layer, []
 
@@ -219,7 +221,7 @@ def count(args, names, labels, sizes, maps, thresholds):
 
 
 def search_grid(args, sizes):
-    """Values to search; areas are shares of the median image, so that they fit any size."""
+    """Values to search (DEV-30); areas are shares of the median image, to fit any size."""
     import numpy as np
     area = float(np.median([h * w for h, w in sizes.values()]))
     confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
@@ -228,7 +230,8 @@ def search_grid(args, sizes):
 
 
 def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen):
-    """Write {title}.csv and say what is in it; chosen: {fold: the three parameters}."""
+    """Write {title}.csv and say what is in it; chosen: {fold: the three parameters}. Masks of two
+    classes may overlap (DEV-29)."""
     import numpy as np
 
     from cam2seg.engine import Progress

@@ -37,10 +37,11 @@ def grad_cam_pp(A, G):
 
     alpha_kij = G_kij^2 / (2 G_kij^2 + S_k G_kij^3) = 1 / (2 + S_k G_kij),  S_k = sum_ab A_kab
                                            [PP] Eq. 19 divided by G^2 (DEV-4); 0 where G = 0
-    w_k       = sum_ij alpha_kij ReLU(G_kij)     [PP] Eq. 5; exp(y) > 0 cancels in any normalisation
+    w_k       = sum_ij alpha_kij ReLU(G_kij)     [PP] Eq. 5 without exp(y) > 0 (DEV-16)
     L         = ReLU(sum_k w_k A_k)              [PP] Eq. 6
 
-    Activations such as SiLU let S be negative; alpha is 0 at the pole 2 + S G = 0.
+    Eq. 19 is [PP] Eq. 10 for y piecewise linear in A >= 0; here it is used for any y and A
+    (DEV-22). SiLU and its kin let S be negative; alpha is 0 at the pole 2 + S G = 0.
     """
     S = A.sum(dim=(2, 3), keepdim=True)  # (B, K, 1, 1)
     denominator = 2 + S * G
@@ -88,7 +89,8 @@ def class_maps(model, x, target_layer, method="gradcam++", classes=None):
 
 
 def _gradients(logits, inputs, classes, what):
-    """d y_c / d inputs, one class after the other. Images of a batch do not mix: eval mode."""
+    """d y_c / d inputs, one class after the other: of A for [P-1], of x for [P-3], whose f is read
+    as y_c (DEV-18). Images of a batch do not mix: eval mode."""
     if logits.ndim != 2:
         raise ValueError(f"logits are (B, C), got {tuple(logits.shape)}")
     C = logits.shape[1]
@@ -178,7 +180,8 @@ def aug_smooth(maps_of, x):
     """Mean of six maps: x and its mirror, each times 1.0, 1.1, 0.9  ([P] section V).
 
     maps_of: (B, 3, H, W) -> (B, C, h, w); the first call is x itself, the mirror is undone on the
-    maps. x is the network's input, so a factor scales the normalised image (DEV-6).
+    maps. x is the network's input, so a factor scales the normalised image (DEV-6). All products of
+    mirror and factor are views (DEV-17); their raw maps are averaged (DEV-16).
     """
     maps = [maps_of(x if f == 1 else f * x) for f in SMOOTH_FACTORS]
     mirror = x.flip(-1)
@@ -199,7 +202,7 @@ def normalize(maps, how="minmax"):
 
 
 def upscale(maps, size):
-    """Maps (B, C, h, w) to (B, C, H, W), bilinear between cell centres  ([P-5], [GC])."""
+    """Maps (B, C, h, w) to (B, C, H, W), bilinear between cell centres  ([P-5], [GC], DEV-26)."""
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 

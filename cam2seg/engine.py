@@ -59,7 +59,7 @@ class Batches:
 
 class Order:
     """The lists of (index, epoch) behind Batches; not part of it, or the two would hold each other
-    and the workers live on until the garbage collector comes by."""
+    and the workers live on until the garbage collector comes by. DEV-31: a rest of one image."""
 
     def __init__(self, indices, batch_size, seed):
         self.indices, self.batch_size, self.seed, self.epoch = indices, batch_size, seed, None
@@ -154,7 +154,8 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
     """Train for `epochs`; return the `keep` best ones by validation loss, best first.
 
     train, val: Batches. Halves every learning rate when the validation loss has not fallen for
-    more than 3 epochs ([P] section IV). Writes to the folder `out`: log.jsonl (a line an epoch),
+    more than 3 epochs ([P] section IV; any fall counts: DEV-28). The held-out part chooses rate and
+    epochs, as in the paper (DEV-27). Writes to the folder `out`: log.jsonl (a line an epoch),
     last.pt (to resume from) and epoch{n}.pt of the best epochs so far. meta: what each checkpoint
     holds besides its weights. Returns [{"epoch", "val_loss"}], epochs counted from 1.
     """

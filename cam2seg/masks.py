@@ -76,7 +76,8 @@ def binarize(map, threshold, min_seg_len=0):
     A mask of fewer than `min_seg_len` pixels is dropped whole (paper's section V; DEV-13: the
     paper does not say per mask or per component, nor whether the bound itself is kept).
     """
-    mask = np.asarray(map) >= float(threshold)  # in the dtype of the map, as threshold_counts
+    # DEV-20: the bound itself counts; compared in the dtype of the map, as threshold_counts does
+    mask = np.asarray(map) >= float(threshold)
     return mask if mask.sum() >= min_seg_len else np.zeros_like(mask)
 
 

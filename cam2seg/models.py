@@ -23,6 +23,7 @@ def encoder(arch, weights="none"):
 
     weights: "none" (random), "imagenet" (torchvision downloads and checks them) or the path of a
     file holding a state dict: torchvision's own, or a classifier's checkpoint of this package.
+    The paper's is timm's (DEV-24).  [EN]
     Raises ValueError for an unknown arch and for a file that does not fit it.
     """
     if arch not in ARCHS:
@@ -74,7 +75,7 @@ class UNet(nn.Module):
 
     Skip connections at strides 2, 4, 8 and 16, any H and W. Like TernausNet, a pre-trained encoder
     with a light decoder; unlike it, nearest upsampling instead of transposed convolution, and
-    BatchNorm in the decoder, so that it also trains from random weights (DEV-12).
+    BatchNorm in the decoder, so that it also trains from random weights (DEV-23).  [TN]
     """
 
     def __init__(self, arch, num_classes, widths=(256, 128, 64, 32, 16), weights="none"):

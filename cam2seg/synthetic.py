@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from cam2seg import steel
 from cam2seg.masks import rle_encode
 
 # Chance of 0, 1, 2 and 3 kinds of defect in one image.
@@ -44,31 +45,6 @@ PIT_GROWTH = 2.0
 LINE_GROWTH = 2.3
 PATCH_GROWTH = 2.5
 
-# The steel, and marks on it that are no defect: (chance in one image, contrast).
-TONE = (0.37, 0.51)
-LIGHT_FALL = (0.1, 0.4)
-GRAIN = 0.03
-SENSOR_NOISE = (0.02, 0.05)
-MARGIN_CHANCE = 0.12
-MARGIN_DEPTH = (0.03, 0.2)
-STAIN = (0.35, 0.14)
-RINGS = (0.25, 0.13)
-SPLASH = (0.2, 0.2)
-BANDS = (0.35, 0.07)
-
-
-def _field(rng, size, step):
-    """Smooth float (H, W) noise of about unit deviation, one random knot every step pixels."""
-    cells = [max(2, round(length / pitch) + 1) for length, pitch in zip(size, step)]
-    knots = Image.fromarray(rng.standard_normal(cells).astype(np.float32))
-    return np.asarray(knots.resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def _apart(size, row, column, tall, wide):
-    """Float (H, W) distance from an ellipse's centre, 1 on its outline."""
-    y, x = np.ogrid[: size[0], : size[1]]
-    return np.hypot((y - row) / tall, (x - column) / wide)
-
 
 def _line(size, path, rows, half_width):
     """Soft vertical line from row to row along columns path (H, 1), as float (H, W) in 0..1."""
@@ -85,84 +61,10 @@ def _grow(mask, reach):
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(reach))) > 30
 
 
-def _surface(rng, size):
-    """Clean rolled steel under uneven light: float (H, W) brightness, 1 is white."""
-    unit = size[0] / 128
-    lamp = rng.uniform(-0.1, 1.1)
-    apart = np.abs(np.linspace(0, 1, size[1]) - lamp) ** rng.uniform(1, 2)
-    light = np.maximum(1 - rng.uniform(*LIGHT_FALL) * apart, 0.35)
-    texture = (0.06 * _field(rng, size, (90 * unit, 30 * unit))
-               + 0.035 * _field(rng, size, (40 * unit, 9 * unit))
-               + GRAIN * _field(rng, size, (14 * unit, 1.3 * unit))
-               + 0.6 * GRAIN * _field(rng, size, (2.2 * unit, 2.2 * unit)))
-    return rng.uniform(*TONE) * light * (1 + rng.uniform(0.6, 1.4) * texture)
-
-
-def _stain(rng, size, unit, row, column):
-    tall, wide = rng.uniform(10, 40, 2) * unit
-    apart = _apart(size, row, column, tall, 1.4 * wide)
-    apart = apart + 0.25 * _field(rng, size, (14 * unit, 14 * unit))
-    return rng.choice((-1, 1)) * np.clip(1.3 - apart, 0, 1)
-
-
-def _rings(rng, size, unit, row, column):
-    change = np.zeros(size)
-    for _ in range(rng.integers(1, 5)):
-        dy, dx = rng.normal(0, 22, 2) * unit
-        tall, wide = rng.uniform(5, 14) * rng.uniform(0.8, 1.2, 2) * unit
-        apart = _apart(size, row + dy, column + dx, tall, wide)
-        change += 0.4 * (apart < 0.9) - np.exp(-(((apart - 1) / 0.16) ** 2))
-    return change
-
-
-def _splash(rng, size, unit, row, column):
-    change = np.zeros(size)
-    for _ in range(rng.integers(3, 9)):
-        dy, dx = rng.normal(0, 16, 2) * unit
-        tall, wide = rng.uniform(1.5, 5, 2) * unit
-        change += np.exp(-(_apart(size, row + dy, column + dx, tall, wide) ** 2))
-    return change
-
-
-def _bands(rng, size, unit, row, column):
-    pitch = rng.uniform(24, 60) * unit
-    apart = (np.arange(size[0])[:, None] - row + pitch / 2) % pitch - pitch / 2
-    profile = np.exp(-((apart / (rng.uniform(2, 5) * unit)) ** 2))
-    fading = np.clip(1 + 0.5 * _field(rng, size, (60 * unit, 60 * unit)), 0, 2)
-    return rng.choice((-1, 1)) * profile * fading
-
-
-def _distractors(rng, size):
-    """Marks that are no defect, as a float (H, W) relative change of brightness."""
-    change = np.zeros(size)
-    drawers = (STAIN, _stain), (RINGS, _rings), (SPLASH, _splash), (BANDS, _bands)
-    for (chance, contrast), draw in drawers:
-        if rng.random() < chance:
-            row, column = rng.uniform(0, 1, 2) * size
-            change += contrast * draw(rng, size, size[0] / 128, row, column)
-    return change
-
-
-def _margin(rng, size):
-    """(cover float (H, W), 1 on steel and 0.03 beyond its end; first and last steel column)."""
-    height, width = size
-    if rng.random() >= MARGIN_CHANCE:
-        return np.ones(size), (0, width)
-    unit = height / 128
-    depth = rng.uniform(*MARGIN_DEPTH) * width
-    rows = np.arange(height)[:, None] - height / 2
-    ragged = _field(rng, (height, 1), (24 * unit, 1)) + 0.5 * rng.standard_normal((height, 1))
-    edge = depth + rng.uniform(-0.04, 0.04) * rows + ragged * unit
-    cover = 0.03 + 0.97 * np.clip((np.arange(width) - edge) / (4 * unit) + 0.5, 0, 1)
-    if rng.random() < 0.5:
-        return cover, (depth, width)
-    return cover[:, ::-1], (0, width - depth)
-
-
 def _pits(rng, size, unit, span):
     """Small dark pits with a bright lip, wider on its lit side, in loose clusters."""
     dark, lip, body = np.zeros(size), np.zeros(size), np.zeros(size, bool)
-    wobble = 0.2 * _field(rng, size, (3 * unit, 2.5 * unit))
+    wobble = 0.2 * steel.field(rng, size, (3 * unit, 2.5 * unit))
     low, high = (4 * unit, span[0] + 6 * unit), (size[0] - 4 * unit, span[1] - 6 * unit)
     for _ in range(rng.integers(*PIT_CLUSTERS)):
         middle = rng.uniform(0.2, 0.8) * size[0], rng.uniform(*span)
@@ -175,8 +77,9 @@ def _pits(rng, size, unit, span):
             first = np.maximum(0, (int(row - 3 * tall), int(column - 3 * wide)))
             box = np.s_[first[0] : int(row + 3 * tall), first[1] : int(column + 3 * wide)]
             shape, (row, column) = dark[box].shape, (row, column) - first
-            apart = _apart(shape, row, column, tall, wide) + wobble[box]
-            lit = _apart(shape, row + 0.3 * tall, column + 0.3 * wide, tall, wide) + wobble[box]
+            apart = steel.distance(shape, row, column, tall, wide) + wobble[box]
+            lit = wobble[box] + steel.distance(shape, row + 0.3 * tall, column + 0.3 * wide,
+                                               tall, wide)
             depth = rng.uniform(*PIT_DEPTH) * np.clip(1.6 - 1.2 * apart, 0, 1)
             dark[box] = np.maximum(dark[box], depth)
             lip[box] = np.maximum(lip[box], PIT_LIP * np.clip(1.9 - lit, 0, 1))
@@ -195,10 +98,10 @@ def _cracks(rng, size, unit, span):
             column = span[0] + offset if rng.random() < 0.5 else span[1] - offset
         length = rng.uniform(0.45, 1.1) * height
         top = rng.uniform(-0.05 * height, 1.05 * height - length)
-        wander = (3.5 * _field(rng, (height, 1), (22 * unit, 1))
-                  + 0.9 * _field(rng, (height, 1), (4 * unit, 1)))
+        wander = (3.5 * steel.field(rng, (height, 1), (22 * unit, 1))
+                  + 0.9 * steel.field(rng, (height, 1), (4 * unit, 1)))
         path = column + wander * unit
-        swell = np.clip(1 + 0.3 * _field(rng, (height, 1), (9 * unit, 1)), 0.5, 1.5)
+        swell = np.clip(1 + 0.3 * steel.field(rng, (height, 1), (9 * unit, 1)), 0.5, 1.5)
         half_width = rng.uniform(*CRACK_HALF_WIDTH) * unit * swell
         core = _line(size, path, (top, top + length), half_width)
         lip = _line(size, path + 2 * half_width, (top, top + length), 0.6 * half_width)
@@ -224,7 +127,7 @@ def _streaks(rng, size, unit, span):
         change += sign * rng.uniform(*STREAK_CONTRAST) * line
         body |= line > 0.1
     # A scratch fades and skips along its length where the steel lies lower.
-    skips = np.clip(0.9 + 0.4 * _field(rng, size, (7 * unit, 3 * unit)), 0.15, 1.4)
+    skips = np.clip(0.9 + 0.4 * steel.field(rng, size, (7 * unit, 3 * unit)), 0.15, 1.4)
     return np.clip(change * skips, -0.8, 1.2), _grow(body, LINE_GROWTH * unit)
 
 
@@ -234,12 +137,12 @@ def _patch(rng, size, unit, span):
     wide = min(wide, (span[1] - span[0]) / 3)
     row = rng.uniform(0.2, 0.8) * size[0]
     column = rng.uniform(span[0] + 0.5 * wide, span[1] - 0.5 * wide)
-    level = (1 - _apart(size, row, column, tall, wide)
-             + 0.32 * _field(rng, size, (24 * unit, 14 * unit))
-             + 0.13 * _field(rng, size, (9 * unit, 3 * unit)))
+    level = (1 - steel.distance(size, row, column, tall, wide)
+             + 0.32 * steel.field(rng, size, (24 * unit, 14 * unit))
+             + 0.13 * steel.field(rng, size, (9 * unit, 3 * unit)))
     inside = np.clip(level / 0.25, 0, 1)
-    flakes = (0.7 * _field(rng, size, (18 * unit, 6 * unit))
-              + 0.4 * _field(rng, size, (5 * unit, 2 * unit)))
+    flakes = (0.7 * steel.field(rng, size, (18 * unit, 6 * unit))
+              + 0.4 * steel.field(rng, size, (5 * unit, 2 * unit)))
     relief = inside * (1 + flakes)
     # Lit from the upper left: a slope facing it is bright and its far side lies in shadow.
     step = max(1, round(2 * unit))
@@ -267,9 +170,9 @@ def strip(rng, size=(128, 512)):
     if size[0] < 32 or size[1] < 128:
         raise ValueError(f"size {size[0]} x {size[1]} is below 32 x 128")
     # All that is no defect is drawn first, so that no kind of defect can influence it.
-    brightness = _surface(rng, size) * (1 + _distractors(rng, size))
-    cover, span = _margin(rng, size)
-    noise = rng.uniform(*SENSOR_NOISE) * rng.standard_normal(size)
+    brightness = steel.surface(rng, size) * (1 + steel.distractors(rng, size))
+    cover, span = steel.margin(rng, size)
+    noise = rng.uniform(*steel.SENSOR_NOISE) * rng.standard_normal(size)
     masks = np.zeros((len(_DEFECTS), *size), bool)
     for kind in _kinds(rng):
         change, mask = _DEFECTS[kind](rng, size, size[0] / 128, span)

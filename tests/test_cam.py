@@ -926,6 +926,12 @@ def test_normalize_of_constant_maps(value):
     assert torch.equal(cam.normalize(m, "max"), expected)
 
 
+def test_normalize_by_the_maximum_of_maps_without_a_positive_value():
+    for top in (0.0, -1.0):
+        m = torch.tensor([[-2.0, top], [-3.0, -4.0]], dtype=torch.float64)
+        assert torch.equal(cam.normalize(m, "max"), torch.zeros_like(m))
+
+
 def test_normalize_treats_each_map_alone():
     m = random(2, 3, 4, 5)
     m[0, 1] = 7.0
