@@ -53,8 +53,8 @@ def read_labels(path, image_dir=None, classes=None):
     """Labels of a CSV file in any of the FORMS, or of a folder with one subfolder per class.
 
     With `image_dir` every named image must be in it, and an image that a mask CSV does not name
-    has no defect (Kaggle's rule, DEV-8), unless that CSV has rows for empty masks too. An image that
-    any other source does not name is unlabelled and left out. `classes` fixes the class names, else
+    has no defect (Kaggle's rule, DEV-8), unless that CSV has rows for empty masks too. An image
+    that any other source does not name is unlabelled and left out. `classes` fixes the class names, else
     they are those of the file: ids 1..max, or names sorted. A folder `clean` holds images without
     any class.
     """
