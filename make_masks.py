@@ -129,7 +129,7 @@ def make_maps(args, names, fold, classes, sizes):
     import numpy as np
     import torch
 
-    from cam2seg import cam, engine
+    from cam2seg import cam, engine, loading
     device = engine.pick_device(args.device)
     nets, pre = load_classifiers(args, device)
     pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
@@ -139,8 +139,8 @@ def make_maps(args, names, fold, classes, sizes):
         members = list(nets.values()) if k == -1 else [nets[k]]  # never a model that saw the image
         rows = np.flatnonzero(fold == k)
         clock, done = engine.Progress(len(rows), f"maps, fold {k}"), 0
-        for batch, _ in engine.Batches(pixels, rows, args.batch_size, args.workers)(None):
-            x = engine.to_input(batch, device, pre["mean"], pre["std"])
+        for batch, _ in loading.Batches(pixels, rows, args.batch_size, args.workers)(None):
+            x = loading.to_input(batch, device, pre["mean"], pre["std"])
             with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
                 seen = [batch_maps(args, model, x) for model in members]
             mean = torch.stack([cam.normalize(maps, "max") for maps, _ in seen]).mean(dim=0)

@@ -53,11 +53,11 @@ def main(args):
     import torch
     import torch.nn.functional as F
 
-    from cam2seg import engine, metrics, models
+    from cam2seg import engine, loading, metrics, models
     device = engine.pick_device(args.device)
 
     def prepare(pixels):
-        return engine.to_input(pixels, device, images.MEAN, images.STD)
+        return loading.to_input(pixels, device, images.MEAN, images.STD)
 
     targets = labels.y.astype(np.float32)
     train_set = images.ImageSet(cli.image_dir(args), labels.names, size, targets,
@@ -80,7 +80,7 @@ def main(args):
         optimizer = torch.optim.Adam([  # [P] IV
             {"params": model.features.parameters(), "lr": args.lr_encoder},
             {"params": model.head.parameters(), "lr": args.lr_head}])
-        train, val = (engine.Batches(train_set, np.flatnonzero(part), args.batch_size,
+        train, val = (loading.Batches(train_set, np.flatnonzero(part), args.batch_size,
                                      args.workers, args.seed) for part in (fold != k, fold == k))
         best = engine.fit(model, optimizer, F.binary_cross_entropy_with_logits, prepare,  # [P-7]
                           train, val, args.epochs, out, meta, args.swa, (args.seed, k), args.amp,

@@ -48,11 +48,11 @@ def main(args):
     import numpy as np
     import torch
 
-    from cam2seg import engine, models
+    from cam2seg import engine, loading, models
     device = engine.pick_device(args.device)
 
     def prepare(pixels):
-        return engine.to_input(pixels, device, images.MEAN, images.STD)
+        return loading.to_input(pixels, device, images.MEAN, images.STD)
 
     def loss_fn(logits, target):
         return seg_loss(logits, target.float(), args.loss)
@@ -78,7 +78,7 @@ def main(args):
             {"params": model.encoder.parameters(), "lr": args.lr_encoder},
             {"params": [*model.decoder.parameters(), *model.head.parameters()],
              "lr": args.lr_decoder}])
-        train, val = (engine.Batches(pixels, np.flatnonzero(part), args.batch_size, args.workers,
+        train, val = (loading.Batches(pixels, np.flatnonzero(part), args.batch_size, args.workers,
                                      args.seed) for part in (fold != k, fold == k))
         best, = engine.fit(model, optimizer, loss_fn, prepare, train, val, args.epochs, out, meta,
                            1, (args.seed, k), args.amp, args.resume)
@@ -93,7 +93,7 @@ def main(args):
     if args.predict:
         nets = [load_unet(path).to(device) for path in sorted(args.out.glob("fold*/best.pt"))]
         new = images.ImageSet(args.predict, list(new_sizes), size, np.zeros((len(new_sizes), 0)))
-        batches = engine.Batches(new, np.arange(len(new)), args.batch_size, args.workers)
+        batches = loading.Batches(new, np.arange(len(new)), args.batch_size, args.workers)
         rles = predict(args, nets, batches, new.names, new_sizes, prepare)
         data.write_masks(args.out / "new_masks.csv", new.names, given.classes, rles)
         print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")

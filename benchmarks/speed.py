@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cam2seg import cam, data, engine, images, models
+from cam2seg import cam, data, engine, images, loading, models
 
 
 def get_args():
@@ -41,7 +41,7 @@ def noise_images(folder, count):
 
 
 def prepare(pixels):
-    return engine.to_input(pixels, "cpu", images.MEAN, images.STD)
+    return loading.to_input(pixels, "cpu", images.MEAN, images.STD)
 
 
 def new_model(classes=4):
@@ -62,8 +62,8 @@ def bare_epoch(model, optimizer, batches):
 def training(args, folder, names):
     y = np.random.default_rng(1).integers(0, 2, (len(names), 4)).astype(np.float32)
     files = images.ImageSet(folder, names, (args.size, args.size), y, hflip=True)
-    batches = engine.Batches(files, np.arange(len(names)), 64, args.workers)
-    memory = [(prepare(x), t) for x, t in engine.Batches(files, np.arange(len(names)), 64)(0)]
+    batches = loading.Batches(files, np.arange(len(names)), 64, args.workers)
+    memory = [(prepare(x), t) for x, t in loading.Batches(files, np.arange(len(names)), 64)(0)]
     model, optimizer = new_model()
     ratios, waits = [], []
     for n in range(args.rounds + 1):

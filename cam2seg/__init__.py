@@ -1,6 +1,7 @@
 """Image-level labels in, segmentation masks out (Sydorskyi 2022) in pure PyTorch.
 
-Modules: cam, models, masks, metrics, data, images, engine, report, synthetic. Importing the
+Modules: cam, models, masks, metrics, data, images, loading, engine, mapstore, report, cli,
+steel, synthetic. Importing the
 package imports none of them, so `from cam2seg import masks` needs NumPy alone.
 """
 

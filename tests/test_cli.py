@@ -65,7 +65,7 @@ def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp
 def test_out_of_fold_probabilities_are_those_of_the_held_out_model(runs, shapes):
     import torch
 
-    from cam2seg import engine, images, models
+    from cam2seg import engine, images, loading, models
     probs = {r["ImageId"]: r for _, r in data.read_csv(runs / "cls/oof.csv")[1]}
     folds = data.read_folds(runs / "cls/folds.csv")
     for k in (0, 1):
@@ -74,7 +74,7 @@ def test_out_of_fold_probabilities_are_those_of_the_held_out_model(runs, shapes)
         model.load_state_dict(state["model"])
         name = next(n for n, f in sorted(folds.items()) if f == k)
         pixels = torch.from_numpy(images.open_image(shapes / "train_images" / name).copy())[None]
-        x = engine.to_input(pixels, "cpu", images.MEAN, images.STD)
+        x = loading.to_input(pixels, "cpu", images.MEAN, images.STD)
         with torch.no_grad():
             p = model.eval()(x).sigmoid()[0]
         assert [float(probs[name][c]) for c in "12"] == pytest.approx(p.tolist(), abs=1e-5)
@@ -148,7 +148,7 @@ def test_labels_alone_lead_to_a_unet(shapes, tmp_path):
 def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tmp_path):
     import torch
 
-    from cam2seg import cam, engine, images, models
+    from cam2seg import cam, engine, images, loading, models
     folder = tmp_path / "new"
     folder.mkdir()
     for name in ("001.png", "002.png"):
@@ -159,7 +159,7 @@ def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tm
     assert [(r["ImageId"], r["fold"]) for _, r in rows] == [("new_001.png", "-1"),
                                                            ("new_002.png", "-1")]
     pixels = torch.from_numpy(images.open_image(folder / "new_001.png").copy())[None]
-    x, mean = engine.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    x, mean = loading.to_input(pixels, "cpu", images.MEAN, images.STD), 0
     for k in (0, 1):
         state = engine.load_checkpoint(runs / f"cls/fold{k}/swa.pt")
         model = models.Classifier(**state["model_args"])
@@ -175,7 +175,7 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     """On a copy of an image the mean of two networks, neither of which is asked alone."""
     import torch
 
-    from cam2seg import engine, images
+    from cam2seg import engine, images, loading
     folder, seg = tmp_path / "new", tmp_path / "seg"
     folder.mkdir()
     shutil.copy(shapes / "train_images/003.png", folder / "new.png")
@@ -186,7 +186,7 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     assert call("train_seg", *flags, "--resume", "--predict", folder) == 0
     got = data.read_labels(seg / "new_masks.csv", folder, ["1", "2"])
     pixels = torch.from_numpy(images.open_image(folder / "new.png").copy())[None]
-    x, mean = engine.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    x, mean = loading.to_input(pixels, "cpu", images.MEAN, images.STD), 0
     for k in (0, 1):
         with torch.no_grad():
             mean = mean + train_seg.load_unet(seg / f"fold{k}/best.pt").eval()(x).sigmoid() / 2

@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from cam2seg import engine
+from cam2seg import engine, loading
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def order_of(batches, epoch):
     (3, 1, [1, 2])])
 def test_batches_of_training_cover_each_image_once_and_leave_no_rest_of_one(n, size, sizes):
     indices = np.arange(n) * 3 + 2
-    batches = engine.Batches(Names(), indices, size, seed=1)
+    batches = loading.Batches(Names(), indices, size, seed=1)
     out = order_of(batches, 0)
     assert [len(b) for b in out] == sizes
     assert sorted(i for b in out for i in b) == indices.tolist()
@@ -193,7 +193,7 @@ def test_batches_of_training_cover_each_image_once_and_leave_no_rest_of_one(n, s
 
 
 def test_batches_without_epoch_come_in_order_and_keep_a_rest_of_one():
-    batches = engine.Batches(Names(), [5, 3, 9, 1, 0], 2)
+    batches = loading.Batches(Names(), [5, 3, 9, 1, 0], 2)
     assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
     order_of(batches, 2)
     assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
@@ -201,7 +201,7 @@ def test_batches_without_epoch_come_in_order_and_keep_a_rest_of_one():
 
 def test_order_of_batches_follows_from_seed_and_epoch_alone():
     def order(seed, epoch, before=()):
-        batches = engine.Batches(Names(), range(40), 8, seed=seed)
+        batches = loading.Batches(Names(), range(40), 8, seed=seed)
         for e in before:
             order_of(batches, e)
         torch.rand(3)
@@ -217,8 +217,8 @@ def test_order_of_batches_follows_from_seed_and_epoch_alone():
 
 def test_order_and_items_are_the_same_with_workers():
     toy = Toy()
-    plain = engine.Batches(toy, range(9), 2, seed=3)
-    forked = engine.Batches(toy, range(9), 2, workers=2, seed=3)
+    plain = loading.Batches(toy, range(9), 2, seed=3)
+    forked = loading.Batches(toy, range(9), 2, workers=2, seed=3)
     for epoch in (0, 1, None):
         for a, b in zip(plain(epoch), forked(epoch), strict=True):
             assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
@@ -227,7 +227,7 @@ def test_order_and_items_are_the_same_with_workers():
 def test_workers_end_with_their_batches():
     """At once: the garbage collector would come late and wait five seconds for each of them."""
     before = set(multiprocessing.active_children())
-    batches = engine.Batches(Names(), range(4), 2, workers=2)
+    batches = loading.Batches(Names(), range(4), 2, workers=2)
     order_of(batches, 0)
     assert len(set(multiprocessing.active_children()) - before) == 2
     gc.disable()
@@ -240,7 +240,7 @@ def test_workers_end_with_their_batches():
 
 def test_batches_leave_torchs_generator_alone():
     """Else the first epoch of a process would differ from a later one, and so a resumed run."""
-    batches = engine.Batches(Names(), range(4), 2)
+    batches = loading.Batches(Names(), range(4), 2)
     before = torch.get_rng_state()
     order_of(batches, 0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -250,7 +250,7 @@ def test_to_input_equals_the_numbers_by_hand():
     pixels = torch.arange(2 * 2 * 3 * 3, dtype=torch.uint8).view(2, 2, 3, 3) * 7
     before = pixels.clone()
     mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 0.4)
-    x = engine.to_input(pixels, torch.device("cpu"), mean, std)
+    x = loading.to_input(pixels, torch.device("cpu"), mean, std)
     assert x.dtype == torch.float32 and x.shape == (2, 3, 2, 3)
     assert x.is_contiguous(memory_format=torch.channels_last)
     for b in range(2):
@@ -284,7 +284,7 @@ def test_seed_all_tells_its_parts_apart():
 
 
 def prepare(pixels):
-    return engine.to_input(pixels, torch.device("cpu"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
+    return loading.to_input(pixels, torch.device("cpu"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
 
 
 def toy_net(seed=0):
@@ -300,7 +300,7 @@ LOSS = F.binary_cross_entropy_with_logits
 def test_train_one_epoch_equals_a_loop_written_out():
     net = toy_net().eval()
     other = toy_net().eval()
-    batches = engine.Batches(Toy(), range(10), 4, seed=2)
+    batches = loading.Batches(Toy(), range(10), 4, seed=2)
     steps = [(p.clone(), t.clone()) for p, t in batches(3)]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     net[0].weight.grad = torch.ones_like(net[0].weight)  # left behind by someone
@@ -336,7 +336,7 @@ def test_train_one_epoch_names_the_first_step_whose_loss_is_not_finite(value):
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(FloatingPointError, match=f"loss is {value} at step 2"):
-        engine.train_one_epoch(net, engine.Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
+        engine.train_one_epoch(net, loading.Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
                                optimizer)
 
 
@@ -349,7 +349,7 @@ def test_amp_runs_the_network_in_bfloat16_and_the_loss_in_float32(amp, dtype):
         outer.add(logits.dtype)
         return LOSS(logits, target)
 
-    batches = engine.Batches(Toy(), range(8), 4)
+    batches = loading.Batches(Toy(), range(8), 4)
     engine.train_one_epoch(net, batches, 0, prepare, loss_fn,
                            torch.optim.SGD(net.parameters(), lr=0.1), amp)
     outer.update(y.dtype for y, _ in engine.predict(net, batches, prepare, amp))
@@ -360,7 +360,7 @@ def test_predict_runs_in_eval_mode_in_order_without_a_graph():
     net, toy = toy_net().train(), Toy()
     indices = [7, 2, 2, 9, 0]
     before = copy.deepcopy(net.state_dict())
-    out = list(engine.predict(net, engine.Batches(toy, indices, 2), prepare))
+    out = list(engine.predict(net, loading.Batches(toy, indices, 2), prepare))
     assert [len(y) for y, _ in out] == [2, 2, 1] and not out[0][0].requires_grad
     equal_states(net.state_dict(), before)
     net.eval()
@@ -390,8 +390,8 @@ def toy_fit(out, epochs, seed=0, resume=False, keep=2, workers=0, lr=(0.01, 0.02
     net = toy_net(seed) if net is None else net
     optimizer = torch.optim.Adam([{"params": net[0].parameters(), "lr": lr[0]},
                                   {"params": net[1:].parameters(), "lr": lr[1]}])
-    train = engine.Batches(Toy(), range(7), 3, workers, seed=4)
-    val = engine.Batches(Toy(), range(7, 10), 2, workers)
+    train = loading.Batches(Toy(), range(7), 3, workers, seed=4)
+    val = loading.Batches(Toy(), range(7, 10), 2, workers)
     return engine.fit(net, optimizer, LOSS, prepare, train, val, epochs, out, META, keep,
                       (4, 1), resume=resume)
 
@@ -483,7 +483,7 @@ def test_fit_validates_without_augmentation_and_trains_with_it(tmp_path):
             return super().__getitem__(item)
 
     net = toy_net()
-    train, val = engine.Batches(Spy(), range(4), 2), engine.Batches(Spy(), range(4, 8), 2)
+    train, val = loading.Batches(Spy(), range(4), 2), loading.Batches(Spy(), range(4, 8), 2)
     engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.1), LOSS, prepare, train, val, 2,
                tmp_path, META)
     assert {(i < 4, e) for i, e in seen} == {(True, 0), (False, None), (True, 1)}
@@ -602,7 +602,7 @@ def test_fit_says_where_and_at_what_rate_the_loss_broke(tmp_path):
         return LOSS(logits, target) * (float("nan") if len(calls) == 5 else 1.0)
 
     net = toy_net()
-    batches = engine.Batches(Toy(), range(4), 2)  # two steps to train, two to validate
+    batches = loading.Batches(Toy(), range(4), 2)  # two steps to train, two to validate
     with pytest.raises(FloatingPointError) as error:
         engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.125), loss_fn, prepare, batches,
                    batches, 3, tmp_path, META)
