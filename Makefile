@@ -20,7 +20,7 @@ $(VENV)/dev: $(VENV)/run requirements-dev.txt
 
 demo: $(VENV)/run
 	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.synthetic $(DATA)
-	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --folds 2 --epochs 22 --batch-size 16
+	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --folds 2 --epochs 18 --batch-size 16
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/masks --overwrite --gate labels --search
 	$(PY) train_seg.py --data $(DATA) --masks $(OUT)/masks/masks.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg --overwrite $(SMALL) --loss bce+dice --epochs 5
 	$(PY) train_seg.py --data $(DATA) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true --overwrite $(SMALL) --loss bce+dice --epochs 9

@@ -69,7 +69,8 @@ def main(args):
     else:
         cli.start_run(args, [cli.label_path(args)], classes)
         maps, probs = make_maps(args, names, fold, classes, sizes)
-    gate = labels.y.astype(float) if args.gate == "labels" else probs  # DEV-11
+    # DEV-11; a class without the label stays out at --confidence 0 too
+    gate = 2.0 * labels.y - 1 if args.gate == "labels" else probs
 
     def masks_with(title, chosen):
         print(f"writing {args.out}/{title}.csv", flush=True)
@@ -255,6 +256,7 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
     if labels is not None and labels.rles is not None:
         shown = [n for n, defect in zip(names, labels.y.any(axis=1), strict=True) if defect]
         counts = metrics.mask_counts(shown, labels.rles, rles, sizes, len(classes))  # [P] III
+        result["with_defect"] = len(shown)
         result["scores"] = metrics.mask_scores(*counts)
         result["all_empty"] = metrics.mask_scores(counts[0] * 0, counts[1], counts[2] * 0)
     return result
@@ -278,7 +280,9 @@ def report(args, classes, results):
         same = all(v == values[0] for v in values)
         said = "/".join(map(str, values[0].values())) if same else "per fold"
         rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in scores)])
-    cli.print_table("Table 2: masks from maps, images with a defect, out-of-fold union",
+    of = ("out-of-fold union of folds " + ", ".join(first["parameters"])
+          if "-1" not in first["parameters"] else "by networks that may have seen them")
+    cli.print_table(f"Table 2: masks of {first['with_defect']} images with a defect, {of}",
                     ["experiment", "conf/len/thr", *scores], rows)
 
 

@@ -36,7 +36,7 @@ def get_args(argv=None):
     p.add_argument("--folds", type=cli.positive, default=5, help="[P] III")
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
-    cli.add_training(p, epochs=20, batch_size=64)
+    cli.add_training(p, epochs=20, batch_size=64, batch_source="[P] IV")
     return p.parse_args(argv)
 
 

@@ -34,7 +34,7 @@ def get_args(argv=None):
                    help="least area of a mask in pixels, [P] VI, DEV-13")
     p.add_argument("--predict", type=Path, metavar="FOLDER",
                    help="then also mask these images, by the mean over the folds")
-    cli.add_training(p, epochs=20, batch_size=16)
+    cli.add_training(p, epochs=20, batch_size=16, batch_source="DEV-12")
     return p.parse_args(argv)
 
 
@@ -155,13 +155,15 @@ def predict(args, nets, batches, names, sizes, prepare):
 
 def seg_loss(logits, target, kind):
     """Mean BCE [P-7] over pixels and classes; "bce+dice" adds 1 - soft Dice of each class over
-    the batch (DEV-12). Probabilities are above 0, so no ratio is 0/0."""
+    the batch (DEV-12); soft Dice is 1 where target and rounded probabilities are all 0."""
+    import torch
     import torch.nn.functional as F
     loss = F.binary_cross_entropy_with_logits(logits, target)
     if kind == "bce":
         return loss
     p, over = logits.sigmoid(), (0, 2, 3)  # (B, C, H, W) -> (C,)
-    dice = 2 * (p * target).sum(over) / (p.sum(over) + target.sum(over))
+    inter, total = (p * target).sum(over), p.sum(over) + target.sum(over)
+    dice = torch.where(total > 0, 2 * inter / torch.where(total > 0, total, 1), 1)
     return loss + (1 - dice).mean()
 
 

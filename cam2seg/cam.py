@@ -198,7 +198,8 @@ def normalize(maps, how="minmax"):
         raise ValueError(f"how '{how}': expected minmax or max")
     low = maps.amin(dim=(-2, -1), keepdim=True) if how == "minmax" else 0.0
     span = maps.amax(dim=(-2, -1), keepdim=True) - low
-    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0)
+    flat = span <= 0  # false for nan, which stays nan
+    return torch.where(flat, 0, (maps - low) / torch.where(flat, 1, span))
 
 
 def upscale(maps, size):

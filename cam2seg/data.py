@@ -54,9 +54,9 @@ def read_labels(path, image_dir=None, classes=None):
 
     With `image_dir` every named image must be in it, and an image that a mask CSV does not name
     has no defect (Kaggle's rule, DEV-8), unless that CSV has rows for empty masks too. An image
-    that any other source does not name is unlabelled and left out. `classes` fixes the class names, else
-    they are those of the file: ids 1..max, or names sorted. A folder `clean` holds images without
-    any class.
+    that any other source does not name is unlabelled and left out. `classes` fixes the class names,
+    else they are those of the file: ids 1..max, or names sorted. A folder `clean` holds images
+    without any class.
     """
     path = Path(path)
     if path.is_dir():

@@ -185,16 +185,18 @@ def update_bn(model, batches):
     momenta, modes, n = [m.momentum for m in norms], [m.training for m in model.modules()], 0
     for m in norms:
         m.reset_running_stats()
-    model.train()
-    for x in batches:
-        n += len(x)
-        for m in norms:
-            m.momentum = len(x) / n
-        model(x)
-    for m, momentum in zip(norms, momenta, strict=True):
-        m.momentum = momentum
-    for m, mode in zip(model.modules(), modes, strict=True):
-        m.training = mode
+    try:
+        model.train()
+        for x in batches:
+            n += len(x)
+            for m in norms:
+                m.momentum = len(x) / n
+            model(x)
+    finally:
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+        for m, mode in zip(model.modules(), modes, strict=True):
+            m.training = mode
 
 
 def write_text(path, text):

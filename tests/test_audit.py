@@ -1,12 +1,15 @@
 """AUDIT.md stays true: tags, functions, tests, deviations, commands and the worked example."""
 
 import ast
+import contextlib
 import doctest
+import io
 import itertools
 import math
 import re
 import shlex
 import tokenize
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +21,8 @@ import train_cls
 import train_seg
 from cam2seg import cam, engine, models
 from conftest import SCRIPTS, call
-from test_cli import ROOT
 
+ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "AUDIT.md").read_text(encoding="utf-8")
 CODE = sorted([*(ROOT / "cam2seg").glob("*.py"), *(ROOT / f"{s}.py" for s in SCRIPTS)])
 TAG = re.compile(r"\[(P-[0-9]+|[A-Z]{2,6})\]")
@@ -53,11 +56,12 @@ def prose(path):
 def definitions(path):
     """{name: source} of the functions, classes and methods (Class.name) of a file."""
     source, found = path.read_text(encoding="utf-8"), {}
+    lines = source.splitlines()
 
     def visit(node, prefix):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
-                found[prefix + child.name] = ast.get_source_segment(source, child)
+                found[prefix + child.name] = "\n".join(lines[child.lineno - 1:child.end_lineno])
                 visit(child, prefix + child.name + ".")
 
     visit(ast.parse(source), "")
@@ -137,8 +141,6 @@ def test_flags_named_for_other_readings_exist():
 
 def options(script):
     """Option strings of a script, from its own --help."""
-    import contextlib
-    import io
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
         script.get_args(["--help"])
