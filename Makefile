@@ -21,9 +21,9 @@ $(VENV)/dev: $(VENV)/run requirements-dev.txt
 
 demo: $(VENV)/run
 	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.synthetic $(DATA) --images 400
-	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 20 --batch-size 16
+	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 18 --batch-size 16
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/masks --overwrite --target-layer features.5 --gate labels --search
-	$(PY) train_seg.py --data $(DATA) --masks $(OUT)/masks/masks.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg --overwrite $(SMALL) $(FAST) --epochs 4
+	$(PY) train_seg.py --data $(DATA) --masks $(OUT)/masks/masks.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg --overwrite $(SMALL) $(FAST) --epochs 3
 	$(PY) train_seg.py --data $(DATA) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true --overwrite $(SMALL) $(FAST) --epochs 7
 	$(PY) evaluate.py --data $(DATA) --folds $(OUT)/cls/folds.csv --out $(OUT)/eval --overwrite maps=$(OUT)/masks/masks.csv unet_on_maps=$(OUT)/seg/oof_masks.csv unet_on_truth=$(OUT)/seg_true/oof_masks.csv
 

@@ -22,15 +22,21 @@ def open_image(path):
     16-bit values keep their high byte: a fixed rule, not one that depends on the picture.
     Raises DataError for a file that is missing, truncated, too large or not an image.
     """
+    return np.asarray(_open(path))
+
+
+def _open(path):
+    """The same as a Pillow image of mode RGB, decoded."""
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "F":
                 raise DataError(f"{path}: floating-point pixels, expected 8 or 16 bits")
             if image.mode.startswith("I"):
                 high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-                return np.repeat(high[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+                return Image.fromarray(high).convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -86,7 +92,7 @@ class ImageSet:
     def __getitem__(self, item):
         index, epoch = item
         H, W = self.size
-        image = Image.fromarray(open_image(self.folder / self.names[index]))
+        image = _open(self.folder / self.names[index])
         image = np.asarray(image.resize((W, H), Image.Resampling.BILINEAR))
         target = self.targets[index] if self.masks is None else self._masks(self.names[index])
         if epoch is not None:

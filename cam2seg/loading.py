@@ -48,5 +48,5 @@ class Order:
 def to_input(pixels, device, mean, std):
     """uint8 (B, H, W, 3) -> normalised float (B, 3, H, W) in channels_last memory."""
     x = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
-    return x.div_(255).sub_(mean).div_(std)
+    mean, std = (torch.tensor(v, device=device).mul(255).view(1, 3, 1, 1) for v in (mean, std))
+    return x.sub_(mean).div_(std)
