@@ -1,0 +1,156 @@
+"""Masks at an image's own size, and what single flags of the scripts do."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import train_seg
+from cam2seg import data, mapstore, masks, metrics
+from conftest import SMALL, call
+
+
+def bilinear(small, size):
+    """Literal bilinear sampling between cell centres, edges repeated."""
+    h, w = small.shape
+    out = np.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = min(max((i + 0.5) * h / size[0] - 0.5, 0), h - 1)
+            x = min(max((j + 0.5) * w / size[1] - 0.5, 0), w - 1)
+            a, b = int(y), int(x)
+            c, d = min(a + 1, h - 1), min(b + 1, w - 1)
+            out[i, j] = ((1 - y + a) * ((1 - x + b) * small[a, b] + (x - b) * small[a, d])
+                         + (y - a) * ((1 - x + b) * small[c, b] + (x - b) * small[c, d]))
+    return out
+
+
+@pytest.mark.parametrize("how, after", [("minmax", False), ("minmax", True),
+                                        ("max", False), ("max", True)])
+def test_stored_maps_at_the_size_of_their_image(how, after):
+    small = np.random.default_rng(0).uniform(0.2, 1, (2, 3, 2)).astype(np.float16)
+    full = mapstore.full_size(small, (7, 11), how, after)
+    for c in range(2):
+        m = small[c].astype(np.float64)
+        m = bilinear(m, (7, 11)) if after else m
+        low = m.min() if how == "minmax" else 0
+        m = (m - low) / (m.max() - low)
+        m = m if after else bilinear(m, (7, 11))
+        assert np.abs(full[c] - m).max() < 1e-6
+
+
+def test_unet_masks_at_the_size_of_each_image():
+    """Probabilities at the network's 4 x 6 are sampled at 9 x 5 and 4 x 12, then thresholded."""
+    logits = torch.randn(2, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return logits
+
+    class Two:
+        def __len__(self):
+            return 2
+
+        def __call__(self, epoch):
+            return iter([(torch.zeros(2, 4, 6, 3), torch.zeros(2))])
+
+    sizes = {"a": (9, 5), "b": (4, 12)}
+    args = argparse.Namespace(amp=False, threshold=0.45, min_seg_len=7)
+    rles = train_seg.predict(args, [Net()], Two(), ["a", "b"], sizes, lambda p: p)
+    for i, name in enumerate("ab"):
+        for c in range(2):
+            mask = bilinear(logits[i, c].sigmoid().double().numpy(), sizes[name]) >= 0.45
+            mask = mask if mask.sum() >= 7 else np.zeros_like(mask)
+            assert (masks.rle_decode(rles[name, c], sizes[name]) == mask).all()
+
+
+def test_scores_by_fold_are_recounted_in_each_fold():
+    counts = np.array([[[2], [0], [3]], [[4], [1], [3]], [[2], [1], [5]]])  # inter, truth, pred
+    fold = np.array([0, 0, 1])
+    got = evaluate.by_fold(counts, fold)["dice_pairs"]
+    first, second = (4 / 6 + 0) / 2, 6 / 8
+    assert list(got["folds"].values()) == pytest.approx([first, second])
+    assert got["mean"] == pytest.approx((first + second) / 2)
+    assert got["sd"] == pytest.approx(abs(first - second) / 2 ** 0.5)
+
+
+def test_clean_images_can_be_left_out(shapes, tmp_path):
+    assert call("train_cls", "--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 1,
+                "--clean", "drop", *SMALL) == 0
+    with_defect = [n for n in (f"{i:03d}.png" for i in range(48)) if int(n[:3]) % 4]
+    assert sorted(data.read_folds(tmp_path / "folds.csv")) == with_defect
+
+
+def test_new_images_get_the_mean_even_if_their_names_are_in_the_folds(shapes, runs, tmp_path):
+    flags = ("--data", shapes, "--cls", runs / "cls", "--no-aug-smooth", "--workers", 0,
+             "--device", "cpu")
+    assert call("make_masks", *flags, "--out", tmp_path / "new", "--new-images") == 0
+    rows = [r for _, r in data.read_csv(tmp_path / "new/maps.csv")[1]]
+    assert {r["fold"] for r in rows} == {"-1"}
+    assert call("make_masks", *flags, "--out", tmp_path / "own") == 0
+    own = [r for _, r in data.read_csv(tmp_path / "own/maps.csv")[1]]
+    assert sum(a["1"] != b["1"] for a, b in zip(rows, own, strict=True)) > 24
+
+
+@pytest.mark.parametrize("flags, how, after", [((), "minmax", False), (("--norm", "max"), "max",
+                                               False), (("--norm-after",), "minmax", True)])
+def test_normalisation_flags_reach_the_masks(shapes, runs, tmp_path, flags, how, after):
+    out = tmp_path / "masks"
+    shutil.copytree(runs / "masks", out)
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", out,
+                "--target-layer", "features.5", "--reuse-maps", "--gate", "labels", "--threshold",
+                0.4, "--workers", 0, "--device", "cpu", *flags) == 0
+    made = data.read_labels(out / "masks.csv", shapes / "train_images")
+    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
+    names, _, _, maps = mapstore.read(out)
+    for i, name in enumerate(names):
+        full = mapstore.full_size(maps[i], (64, 64), how, after)
+        for c in range(2):
+            mask = (full[c] >= 0.4) & bool(truth.y[i, c])
+            assert made.rles.get((name, c), "") == masks.rle_encode(mask)
+
+
+def test_search_grid_spans_the_parameters_in_shares_of_the_image():
+    import make_masks
+    grid = make_masks.search_grid(argparse.Namespace(gate="confidence"), {"a": (100, 100)})
+    assert grid["threshold"][0] == 0.05 and grid["threshold"][-1] == 0.95
+    assert grid["confidence"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert grid["min_seg_len"] == [0, 10, 20, 50, 100, 200, 500]
+
+
+def test_soft_dice_of_an_absent_class_is_defined_where_probabilities_round_to_zero():
+    logits = torch.full((1, 1, 2, 2), -200.0, requires_grad=True)
+    loss = train_seg.seg_loss(logits, torch.zeros(1, 1, 2, 2), "bce+dice")
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.isfinite().all()
+
+
+def test_embedding_lines_of_the_readme_run(monkeypatch):
+    """With random weights in place of the download."""
+    import torchvision
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    real = torchvision.models.efficientnet_b0
+    monkeypatch.setattr(torchvision.models, "efficientnet_b0", lambda weights: real(weights=None))
+    space = {}
+    exec(code, space)
+    assert space["maps"].shape == (2, 2, 7, 7) and space["logits"].shape == (2, 1000)
+    assert (masks.rle_decode(space["text"], (224, 224)) == space["mask"]).all()
+
+
+def test_all_empty_baseline_is_the_share_of_absent_pairs(runs):
+    import json
+    scores = json.loads((runs / "eval/metrics.json").read_text())["masks"]["nothing predicted"]
+    truth = np.array([[1, 0], [0, 1], [1, 1]] * 12)  # 36 images with a defect
+    zero = np.zeros_like(truth)
+    assert scores["scores"]["dice_pairs"] == [
+        pytest.approx(list(v)) if isinstance(v, list) else pytest.approx(v)
+        for v in metrics.mask_scores(zero, truth, zero)["dice_pairs"]]
