@@ -52,7 +52,7 @@ def get_args(argv=None):
     p.add_argument("--new-images", action="store_true",
                    help="use the mean over the folds even for names that are in the folds")
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
-    p.add_argument("--batch-size", type=cli.positive, default=64)
+    p.add_argument("--batch-size", type=cli.positive, default=64, help="images at a time")
     cli.add_machine(p)
     return p.parse_args(argv)
 

@@ -46,14 +46,15 @@ def main(args):
         labels = labels.keep(labels.y.any(axis=1))
     fold = cli.new_folds(args, labels)
     size = tuple(args.size or images.default_size(sizes[labels.names[0]]))
-    cli.start_run(args, [cli.label_path(args)], labels.classes,
-                  zip(labels.names, fold.tolist(), strict=True))
-
     import numpy as np
     import torch
     import torch.nn.functional as F
 
     from cam2seg import engine, loading, metrics, models
+    with cli.explained("--weights"):
+        models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
+    cli.start_run(args, [cli.label_path(args)], labels.classes,
+                  zip(labels.names, fold.tolist(), strict=True))
     device = engine.pick_device(args.device)
 
     def prepare(pixels):
@@ -74,8 +75,7 @@ def main(args):
         if args.resume and (out / "oof.csv").exists():
             continue
         engine.seed_all(args.seed, k)
-        with cli.explained("--weights"):
-            model = models.Classifier(**model_args, weights=args.weights)
+        model = models.Classifier(**model_args, weights=args.weights)
         model.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam([  # [P] IV
             {"params": model.features.parameters(), "lr": args.lr_encoder},

@@ -42,13 +42,15 @@ def main(args):
     given, truth, sizes, fold = load(args)
     size = tuple(args.size or images.default_size(sizes[given.names[0]]))
     new_sizes = images.scan(args.predict, data.list_images(args.predict)) if args.predict else {}
-    cli.start_run(args, [args.masks, args.folds], given.classes,
-                  zip(given.names, fold.tolist(), strict=True))
 
     import numpy as np
     import torch
 
     from cam2seg import engine, loading, models
+    with cli.explained("--weights"):
+        models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
+    cli.start_run(args, [args.masks, args.folds], given.classes,
+                  zip(given.names, fold.tolist(), strict=True))
     device = engine.pick_device(args.device)
 
     def prepare(pixels):
@@ -71,8 +73,7 @@ def main(args):
         if args.resume and (out / "oof_masks.csv").exists():
             continue
         engine.seed_all(args.seed, k)
-        with cli.explained("--weights"):
-            model = models.UNet(**model_args, weights=args.weights)
+        model = models.UNet(**model_args, weights=args.weights)
         model.to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam([
             {"params": model.encoder.parameters(), "lr": args.lr_encoder},

@@ -21,7 +21,12 @@ FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    """Shows a default where there is one to show."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def parser(doc):

@@ -24,13 +24,17 @@ def encoder(arch, weights="none"):
     weights: "none" (random), "imagenet" (torchvision downloads and checks them) or the path of a
     file holding a state dict: torchvision's own, or a classifier's checkpoint of this package.
     The paper's is timm's (DEV-24).  [EN]
-    Raises ValueError for an unknown arch and for a file that does not fit it.
+    Raises ValueError for an unknown arch, a file that does not fit it and a failed download.
     """
     if arch not in ARCHS:
         raise ValueError(f"arch '{arch}': expected one of {', '.join(ARCHS)}")
     build = getattr(torchvision.models, f"efficientnet_{arch}")
     if weights == "imagenet":
-        return build(weights="DEFAULT").features
+        try:
+            return build(weights="DEFAULT").features
+        except OSError as error:
+            raise ValueError(f"imagenet weights cannot be downloaded ({error}); a file of them, or "
+                             "none, does without") from error
     features = build(weights=None).features
     if weights != "none":
         load_encoder(features, weights)

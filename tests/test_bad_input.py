@@ -133,6 +133,18 @@ def test_weights_file_of_another_encoder(shapes, runs, tmp_path, capsys):
                 "--out", tmp_path / "a") == 2
     error = capsys.readouterr().err
     assert "--weights" in error and "no weights of this encoder" in error and error.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_weights_that_cannot_be_downloaded(shapes, tmp_path, capsys, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", offline)
+    assert call("train_cls", "--data", shapes, "--folds", 2, "--out", tmp_path / "a") == 2
+    error = capsys.readouterr().err
+    assert "imagenet weights cannot be downloaded (no network)" in error and error.count("\n") == 1
+    assert not (tmp_path / "a").exists()
 
 
 def test_unknown_target_layer_names_some(shapes, runs, tmp_path, capsys):
