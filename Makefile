@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice
 
-.PHONY: demo test bench clean
+.PHONY: demo test mutants bench clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ demo: $(VENV)/run
 
 test: $(VENV)/dev
 	$(PY) -m pytest
+
+mutants: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(PY) tests/mutants.py
 
 bench: $(VENV)/dev
 	$(PY) benchmarks/speed.py

@@ -154,3 +154,33 @@ def test_all_empty_baseline_is_the_share_of_absent_pairs(runs):
     assert scores["scores"]["dice_pairs"] == [
         pytest.approx(list(v)) if isinstance(v, list) else pytest.approx(v)
         for v in metrics.mask_scores(zero, truth, zero)["dice_pairs"]]
+
+
+@pytest.mark.parametrize("script", ["train_cls", "train_seg"])
+def test_a_fold_is_trained_on_all_other_folds(script, shapes, runs, tmp_path, monkeypatch):
+    seen = []
+
+    def record(model, optimizer, loss_fn, prepare, train, val, *rest):
+        seen.append((train.indices.tolist(), val.indices.tolist()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cam2seg.engine.fit", record)
+    more = ("--masks", shapes / "train.csv", "--folds", runs / "cls/folds.csv") \
+        if script == "train_seg" else ("--folds", 2)
+    assert call(script, "--data", shapes, "--out", tmp_path, "--fold", 1, *more, *SMALL) == 130
+    folds = data.read_folds(runs / "cls/folds.csv")
+    held_out = [i for i, name in enumerate(sorted(folds)) if folds[name] == 1]
+    others = [i for i, name in enumerate(sorted(folds)) if folds[name] == 0]
+    assert seen == [(others, held_out)]
+
+
+def test_confidence_gates_by_probability_even_where_labels_are_at_hand(shapes, runs):
+    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
+    made = data.read_labels(runs / "masks/masks.csv", shapes / "train_images")
+    names, _, probs, maps = mapstore.read(runs / "masks")
+    assert ((probs < 0.5) & (truth.y > 0)).any()  # else the labels would give the same masks
+    for i, name in enumerate(names):
+        full = mapstore.full_size(maps[i], (64, 64), "minmax", False)
+        for c in range(2):
+            mask = (full[c] >= 0.3) & bool(probs[i, c] >= 0.5)
+            assert made.rles.get((name, c), "") == masks.rle_encode(mask)

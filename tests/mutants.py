@@ -1,0 +1,131 @@
+"""Small wrong edits, one at a time in a copy of the project; each must turn a test red.
+
+    make mutants
+
+Prints every edit with the test that caught it; exits 1 if one survives.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CAM, MODELS, ENGINE, MASKS, METRICS, DATA, IMAGES, LOADING = (
+    f"cam2seg/{name}.py" for name in
+    ("cam", "models", "engine", "masks", "metrics", "data", "images", "loading"))
+
+MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
+    ("no ReLU of the map", CAM, "return F.relu((alpha * A).sum(dim=1))",
+     "return (alpha * A).sum(dim=1)"),
+    ("ReLU of each channel", CAM, "return F.relu((alpha * A).sum(dim=1))",
+     "return F.relu(alpha * A).sum(dim=1)"),
+    ("denominator dropped", CAM, "denominator = 2 + S * G", "denominator = torch.ones_like(G)"),
+    ("epsilon in the denominator", CAM, "denominator = 2 + S * G",
+     "denominator = 2 + S * G + 1e-6"),
+    ("sum of A times G", CAM, "denominator = 2 + S * G",
+     "denominator = 2 + (A * G).sum(dim=(2, 3), keepdim=True)"),
+    ("mean of A", CAM, "S = A.sum(dim=(2, 3)", "S = A.mean(dim=(2, 3)"),
+    ("no ReLU of G", CAM, "(alpha * F.relu(G))", "(alpha * G)"),
+    ("score after the sigmoid", CAM, "y = logits[:, c].sum()", "y = logits[:, c].sigmoid().sum()"),
+    ("activation not copied", CAM, "return captured[-1].clone()", "return captured[-1]"),
+    ("hooks left behind", CAM, "handle.remove()", "pass"),
+    ("mode left behind", CAM, "module.training = mode", "pass"),
+    ("guided gate dropped", CAM, "F.relu(R) * gate", "F.relu(R)"),
+    ("guided ReLU dropped", CAM, "F.relu(R) * gate", "R * gate"),
+    ("mirror not undone", CAM, "f * mirror).flip(-1)", "f * mirror)"),
+    ("factor forgotten", CAM, "SMOOTH_FACTORS = (1.0, 1.1, 0.9)",
+     "SMOOTH_FACTORS = (1.0, 1.1, 1.0)"),
+    ("minimum kept", CAM, "(maps - low) / torch", "maps / torch"),
+    ("corners aligned", CAM, "align_corners=False", "align_corners=True"),
+    ("max pooling in the head", MODELS, ".mean(dim=(2, 3)))", ".amax(dim=(2, 3)))"),
+    ("skip of the wrong stage", MODELS, "(1, 2, 3, 5), 7", "(1, 2, 3, 4), 7"),
+    ("mean of logits", MODELS, "member(x).float().sigmoid()", "member(x).float()"),
+    ("last epochs for best", ENGINE, 'key=lambda b: (b["val_loss"], b["epoch"])',
+     'key=lambda b: -b["epoch"]'),
+    ("plateau one epoch late", ENGINE, "patience=3", "patience=4"),
+    ("epoch not seeded", ENGINE, "seed_all(*seed, epoch)", "pass"),
+    ("BatchNorm pass in eval mode", ENGINE, "        model.train()\n        for x in",
+     "        model.eval()\n        for x in"),
+    ("batches weigh alike", ENGINE, "m.momentum = len(x) / n", "m.momentum = 0.1"),
+    ("running statistics kept", ENGINE, "m.reset_running_stats()", "pass"),
+    ("states summed", ENGINE, "for s in states]).mean(dim=0)", "for s in states]).sum(dim=0)"),
+    ("pickles run", ENGINE, 'map_location="cpu", weights_only=True',
+     'map_location="cpu", weights_only=False'),
+    ("checkpoint half written", ENGINE, 'tmp = Path(f"{path}.tmp")\n    with', "tmp = path\n    with"),
+    ("order the same in each epoch", LOADING, "(self.seed, self.epoch)", "self.seed"),
+    ("not centred", LOADING, "x.sub_(mean).div_(std)", "x.div_(std)"),
+    ("rows for columns", MASKS, "mask.T.ravel()", "mask.ravel()"),
+    ("run starts off by one", MASKS, "np.flatnonzero(np.diff(flat)) + 1",
+     "np.flatnonzero(np.diff(flat))"),
+    ("decoded by rows", MASKS, "reshape(W, H).T", "reshape(H, W)"),
+    ("above, not at, the threshold", MASKS, ">= float(threshold)", "> float(threshold)"),
+    ("area above, not at, the bound", MASKS, "mask.sum() >= min_seg_len",
+     "mask.sum() > min_seg_len"),
+    ("empties are 0", METRICS, "np.where(is_empty, empty, out)", "out"),
+    ("no 2 in Dice", METRICS, "_ratio(2 * inter", "_ratio(inter"),
+    ("mean of class means for present", METRICS, '(shown, _mean(pairs[present]))',
+     '(shown, _mean(np.array([v for v in shown if v is not None])))'),
+    ("ties ranked from the top", METRICS, "np.cumsum(size) - (size - 1) / 2", "np.cumsum(size)"),
+    ("below for above", METRICS, 'side="right"', 'side="left"'),
+    ("confidence ignored", METRICS, "(probs >= confidence) & (pred", "(pred"),
+    ("chosen on its own fold", METRICS, "rest = folds != k", "rest = folds == k"),
+    ("folds from the file's order", DATA, "np.random.default_rng(seed).permutation(len(y))",
+     "np.arange(len(y))"),
+    ("not stratified", DATA, "need = lacks_images if c is None else lacks_class[:, c]",
+     "need = lacks_images"),
+    ("doubled rows taken", DATA, "        if key in rows:", "        if False:"),
+    ("unlisted images dropped", DATA, "if with_masks and images and not complete", "if False"),
+    ("flip of the image alone", IMAGES, "target if self.masks is None else np.flip",
+     "target if True else np.flip"),
+    ("low byte of 16 bits", IMAGES, ".astype(np.int64) >> 8", ".astype(np.int64) & 255"),
+    ("flips forget the epoch", IMAGES, "(self.seed, epoch, index)", "(self.seed, index)"),
+    ("model of another fold", "make_masks.py", "else [nets[k]]", "else [nets[max(nets) - k]]"),
+    ("trained on the held-out fold", "train_cls.py", "for part in (fold != k, fold == k)",
+     "for part in (fold == k, fold == k)"),
+    ("no BatchNorm pass", "train_cls.py", 'if args.swa_bn == "update"', "if False"),
+    ("masks below the threshold", "train_seg.py", "masks.binarize(heat,", "masks.binarize(1 - heat,"),
+    ("labels leak through the gate", "make_masks.py", 'if args.gate == "labels" else probs',
+     'if labels is not None else probs'),
+]
+
+
+def tests_of(path):
+    name = Path(path).stem
+    return {"loading": ["tests/test_engine.py"]}.get(name, [f"tests/test_{name}.py"]) if \
+        path.startswith("cam2seg/") else ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
+
+
+def killer(mutant):
+    """The first test that fails with the edit, or None."""
+    what, path, old, new = mutant
+    with tempfile.TemporaryDirectory() as tmp:
+        copy = Path(tmp) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "data", "docs"))
+        text = (copy / path).read_text()
+        if text.count(old) < 1:
+            sys.exit(f"{what}: '{old}' is not in {path}: bring the list up to date")
+        (copy / path).write_text(text.replace(old, new))
+        done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p",
+                               "no:cacheprovider", *tests_of(path)], cwd=copy, text=True,
+                              capture_output=True)
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    return found and found[1]
+
+
+def main():
+    with ThreadPoolExecutor(2) as pool:
+        survivors = 0
+        for mutant, test in zip(MUTANTS, pool.map(killer, MUTANTS), strict=True):
+            survivors += test is None
+            print(f"{mutant[1]}: {mutant[0]}: {test or 'SURVIVES'}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
