@@ -14,9 +14,10 @@ from pathlib import Path
 
 from cam2seg import cli, data, images, mapstore, masks, metrics
 
-METHODS = ("gradcam", "gradcam++", "guided-gradcam")
+METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "guided-gradcam")
 # What the maps depend on; the other flags only turn maps into masks.
-MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "new_images")
+MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "smooth_image",
+             "new_images")
 
 
 def get_args(argv=None):
@@ -24,7 +25,8 @@ def get_args(argv=None):
     cli.add_data(p, "optional: a CSV of labels or masks, or a folder with a subfolder per class")
     p.add_argument("--cls", type=Path, default="runs/cls", help="run of train_cls.py")
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
-    p.add_argument("--method", choices=METHODS, default="gradcam++", help="[P] V")
+    p.add_argument("--method", choices=METHODS, default="gradcam++",
+                   help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=cli.positive, nargs=2, metavar=("H", "W"),
@@ -33,6 +35,8 @@ def get_args(argv=None):
                    help="mean of the best epochs, or the best one, [P] V")
     p.add_argument("--aug-smooth", action=argparse.BooleanOptionalAction, default=True,
                    help="mean over image and mirror, times 1.0, 1.1, 0.9, [P] V")
+    p.add_argument("--smooth-image", action="store_true",
+                   help="these factors multiply the raw image, not the normalised one, DEV-6")
     p.add_argument("--norm", choices=("minmax", "max"), default="minmax",
                    help="how a map becomes [0, 1], DEV-5")
     p.add_argument("--norm-after", action="store_true",
@@ -43,6 +47,8 @@ def get_args(argv=None):
                    help="least probability, [P] Table 2")
     p.add_argument("--min-seg-len", type=cli.natural, default=0,
                    help="least area of a mask in pixels, [P] Table 2, DEV-13")
+    p.add_argument("--strict-len", action="store_true",
+                   help="an area equal to --min-seg-len is dropped too, DEV-13")
     p.add_argument("--threshold", type=cli.share, default=0.3,
                    help="least map value, [P] Table 2, DEV-25")
     p.add_argument("--search", action="store_true",
@@ -77,7 +83,7 @@ def main(args):
         return write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen)
 
     folds = set(fold.tolist())
-    flags = {"confidence": args.confidence, "min_seg_len": args.min_seg_len,
+    flags = {"confidence": args.confidence, "min_seg_len": args.min_seg_len + args.strict_len,
              "threshold": args.threshold}
     results = [masks_with("masks", dict.fromkeys(folds, flags))]
     if args.search:
@@ -133,6 +139,8 @@ def make_maps(args, names, fold, classes, sizes):
     from cam2seg import cam, engine, loading
     device = engine.pick_device(args.device)
     nets, pre = load_classifiers(args, device)
+    mean_std = (torch.tensor(pre[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
+    shift = torch.div(*mean_std) if args.smooth_image else 0.0  # DEV-6
     pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
                              np.zeros((len(names), 0), np.float32))
     probs, out = np.zeros((len(names), len(classes))), None
@@ -143,7 +151,7 @@ def make_maps(args, names, fold, classes, sizes):
         for batch, _ in loading.Batches(pixels, rows, args.batch_size, args.workers)(None):
             x = loading.to_input(batch, device, pre["mean"], pre["std"])
             with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-                seen = [batch_maps(args, model, x) for model in members]
+                seen = [batch_maps(args, model, x, shift) for model in members]
             mean = torch.stack([cam.normalize(maps, "max") for maps, _ in seen]).mean(dim=0)
             if out is None:
                 print(f"maps of {args.target_layer or members[0].target_layer}: {mean.shape[2]} x "
@@ -172,7 +180,7 @@ def load_classifiers(args, device):
     return nets, state["preprocess"]
 
 
-def batch_maps(args, model, x):
+def batch_maps(args, model, x, shift=0.0):
     """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image,
     which alone decide at the gate (DEV-15)."""
     from cam2seg import cam
@@ -187,7 +195,7 @@ def batch_maps(args, model, x):
         logits.append(y)
         return maps
 
-    return cam.aug_smooth(maps_of, x) if args.aug_smooth else maps_of(x), logits[0]
+    return cam.aug_smooth(maps_of, x, shift) if args.aug_smooth else maps_of(x), logits[0]
 
 
 def load_maps(args, names, classes):
@@ -227,7 +235,8 @@ def search_grid(args, sizes):
     area = float(np.median([h * w for h, w in sizes.values()]))
     confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
     return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)], "confidence": confidence,
-            "min_seg_len": [round(area * s) for s in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
+            "min_seg_len": [round(area * s) + args.strict_len
+                            for s in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
 
 
 def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, chosen):

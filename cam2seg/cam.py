@@ -12,6 +12,7 @@ A activations, G = dy/dA, y the logits: the score before the sigmoid (DEV-2).
 """
 
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn as nn
@@ -32,7 +33,7 @@ def grad_cam(A, G):
     return F.relu((alpha * A).sum(dim=1))
 
 
-def grad_cam_pp(A, G):
+def grad_cam_pp(A, G, normalized=False):
     """Grad-CAM++ map, (B, K, h, w) x 2 -> (B, h, w), not normalised.
 
     alpha_kij = G_kij^2 / (2 G_kij^2 + S_k G_kij^3) = 1 / (2 + S_k G_kij),  S_k = sum_ab A_kab
@@ -42,16 +43,22 @@ def grad_cam_pp(A, G):
 
     Eq. 19 is [PP] Eq. 10 for y piecewise linear in A >= 0; here it is used for any y and A
     (DEV-22). SiLU and its kin let S be negative; alpha is 0 at the pole 2 + S G = 0.
+    `normalized`: alpha_kij / sum_ab alpha_kab, as the code published by the authors of [PP] has it
+    and Eq. 19 has not (DEV-4); 0 where that sum is 0.
     """
     S = A.sum(dim=(2, 3), keepdim=True)  # (B, K, 1, 1)
     denominator = 2 + S * G
     defined = (G != 0) & (denominator != 0)
     alpha = torch.where(defined, 1 / torch.where(defined, denominator, 1), 0)
+    if normalized:
+        total = alpha.sum(dim=(2, 3), keepdim=True)
+        alpha = torch.where(total == 0, 0, alpha / torch.where(total == 0, 1, total))
     w = (alpha * F.relu(G)).sum(dim=(2, 3), keepdim=True)  # (B, K, 1, 1)
     return F.relu((w * A).sum(dim=1))
 
 
-FORMULAS = {"gradcam": grad_cam, "gradcam++": grad_cam_pp}
+FORMULAS = {"gradcam": grad_cam, "gradcam++": grad_cam_pp,
+            "gradcam++normalized": partial(grad_cam_pp, normalized=True)}
 
 
 def class_maps(model, x, target_layer, method="gradcam++", classes=None):
@@ -59,7 +66,7 @@ def class_maps(model, x, target_layer, method="gradcam++", classes=None):
 
     One forward, with no graph below `target_layer` (a name as in model.named_modules(), or the
     module), and one backward of the part above it for each class; `classes` (indices) asks for
-    some maps only, in that order. `method`: "gradcam" or "gradcam++".
+    some maps only, in that order. `method`: one of FORMULAS.
     Raises ValueError for an unknown method, layer or class, and for a layer that does not run
     exactly once, has no 4-D output, or does not lead to the logits.
     """
@@ -176,16 +183,21 @@ def guided_grad_cam(model, x, target_layer, method="gradcam", classes=None):
     return upscale(maps, x.shape[-2:]) * RG, logits
 
 
-def aug_smooth(maps_of, x):
+def aug_smooth(maps_of, x, shift=0.0):
     """Mean of six maps: x and its mirror, each times 1.0, 1.1, 0.9  ([P] section V).
 
     maps_of: (B, 3, H, W) -> (B, C, h, w); the first call is x itself, the mirror is undone on the
-    maps. x is the network's input, so a factor scales the normalised image (DEV-6). All products of
-    mirror and factor are views (DEV-17); their raw maps are averaged (DEV-16).
+    maps. x is the network's input, so a factor scales the normalised image. `shift`, mean / std of
+    that normalisation as (3, 1, 1), makes it scale the raw image instead: f (x + shift) - shift
+    (DEV-6). All products of mirror and factor are views (DEV-17); their raw maps are averaged
+    (DEV-16).
     """
-    maps = [maps_of(x if f == 1 else f * x) for f in SMOOTH_FACTORS]
+    def scaled(view, f):
+        return view if f == 1 else f * (view + shift) - shift
+
     mirror = x.flip(-1)
-    maps += [maps_of(mirror if f == 1 else f * mirror).flip(-1) for f in SMOOTH_FACTORS]
+    maps = [maps_of(scaled(x, f)) for f in SMOOTH_FACTORS]
+    maps += [maps_of(scaled(mirror, f)).flip(-1) for f in SMOOTH_FACTORS]
     return torch.stack(maps).mean(dim=0)
 
 

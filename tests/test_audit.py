@@ -249,7 +249,7 @@ def test_the_gate_looks_at_the_plain_image():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(),
                               torch.nn.Linear(4 * 4 * 4, 2)).double().eval()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    for method, smooth in itertools.product(("gradcam", "gradcam++", "guided-gradcam"), (0, 1)):
+    for method, smooth in itertools.product(make_masks.METHODS, (0, 1)):
         args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth))
         maps, logits = make_masks.batch_maps(args, net, x)
         assert torch.allclose(logits, net(x))

@@ -10,7 +10,7 @@ import torchvision
 
 from cam2seg import cam
 
-METHODS = ("gradcam", "gradcam++")
+METHODS = ("gradcam", "gradcam++", "gradcam++normalized")
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +53,22 @@ def loops_grad_cam(A, G):
     return L
 
 
-def loops_grad_cam_pp(A, G):
+def loops_grad_cam_pp(A, G, normalized=False):
     B, K, h, w = A.shape
     L = torch.zeros(B, h, w, dtype=torch.float64)
     for b in range(B):
         for k in range(K):
             S = sum(A[b, k, i, j].item() for i in range(h) for j in range(w))
-            weight = 0.0
+            weight = total = 0.0
             for i in range(h):
                 for j in range(w):
                     g = G[b, k, i, j].item()
                     bottom = 2 * g**2 + S * g**3
                     alpha = g**2 / bottom if bottom != 0 else 0.0  # [PP] Eq. 19
                     weight += alpha * max(g, 0.0)  # [PP] Eq. 5
+                    total += alpha
+            if normalized:  # alphas that sum to 1
+                weight = weight / total if total != 0 else 0.0
             for i in range(h):
                 for j in range(w):
                     L[b, i, j] += weight * A[b, k, i, j]  # [PP] Eq. 6
@@ -91,7 +94,8 @@ def loops_upscale(m, H, W):
     return out
 
 
-LOOPS = {"gradcam": loops_grad_cam, "gradcam++": loops_grad_cam_pp}
+LOOPS = {"gradcam": loops_grad_cam, "gradcam++": loops_grad_cam_pp,
+         "gradcam++normalized": lambda A, G: loops_grad_cam_pp(A, G, normalized=True)}
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 1, 6)])
@@ -113,7 +117,9 @@ def test_formula_on_numbers_worked_out_by_hand(method):
         expected = [[[0.0, 2.0]]]
     else:  # S = 3, 2; weights 1/5 + 0.5/3.5 and 1/4 (the cell with G = -2 is cut by the ReLU)
         w0, w1 = 1 / 5 + 0.5 / 3.5, 1 / 4
-        expected = [[[w0 + 3 * w1, 2 * w0 - w1]]]
+        if method == "gradcam++normalized":  # alphas 1/5 + 1/3.5 and -1/2 + 1/4
+            w0, w1 = w0 / (1 / 5 + 1 / 3.5), w1 / (-1 / 2 + 1 / 4)
+        expected = [[[max(w0 + 3 * w1, 0), 2 * w0 - w1]]]
     close(cam.FORMULAS[method](A, G), expected)
 
 
@@ -147,6 +153,17 @@ def test_grad_cam_pp_at_the_pole():
     G = torch.tensor([[[[1.0, 0.5]]]], dtype=torch.float64)  # 2 + S G = 0 and 1
     close(cam.grad_cam_pp(A, G), [[[0.0, 0.5]]])
     close(cam.grad_cam_pp(A, G), loops_grad_cam_pp(A, G))
+
+
+def test_grad_cam_pp_with_alphas_that_sum_to_nothing():
+    """S = -4, G = 1 and 1/3: alphas -1/2 and 3/2; then G = 3/4 for alphas -1 and 1, whose sum is 0."""
+    A = torch.tensor([[[[-5.0, 1.0]]]], dtype=torch.float64)
+    G = torch.tensor([[[[1.0, 1 / 3]]]], dtype=torch.float64)
+    w = -1 / 2 + 1.5 / 3
+    close(cam.grad_cam_pp(A, G, normalized=True), [[[max(-5 * w, 0), max(w, 0)]]])
+    G = torch.tensor([[[[0.75, 0.25]]]], dtype=torch.float64)
+    close(cam.grad_cam_pp(A, G), [[[5 * 0.5, 0.0]]])
+    close(cam.grad_cam_pp(A, G, normalized=True), torch.zeros(1, 1, 2))
 
 
 def test_grad_cam_pp_with_negative_sums_on_both_sides_of_the_pole():
@@ -300,8 +317,8 @@ def test_closed_form_on_the_classifier(b0):
     N = A.shape[2] * A.shape[3]
     for method in METHODS:
         maps, _ = cam.class_maps(b0, x, b0.target_layer, method)
-        w = g / N if method == "gradcam" \
-            else F.relu(g) / (2 + g * A.mean(dim=(2, 3))[:, None])  # (B, C, K)
+        w = {"gradcam": g / N, "gradcam++": F.relu(g) / (2 + g * A.mean(dim=(2, 3))[:, None]),
+             "gradcam++normalized": F.relu(g) / N}[method]  # (B, C, K)
         expected = F.relu(torch.einsum("bck,bkij->bcij", w, A))
         close_to_max(maps, expected, 1e-12)
 
@@ -876,6 +893,24 @@ def test_aug_smooth_calls_six_views_in_order_undoes_the_mirror_and_takes_the_mea
         total = sum(answers[n][..., j] for n in range(3))
         total = total + sum(answers[n][..., 2 - j] for n in range(3, 6))
         close(out[..., j], total / 6)
+
+
+def test_aug_smooth_of_the_raw_image_scales_it_before_the_normalisation():
+    """DEV-6: the views of (raw - mean) / std with `shift` are those of f * raw."""
+    raw = random(2, 3, 4, 6).abs()
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1)
+                 for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    seen = []
+
+    def maps_of(view):
+        seen.append(view.clone())
+        return view[:, :2]
+
+    cam.aug_smooth(maps_of, (raw - mean) / std, mean / std)
+    mirror = torch.flip(raw, [3])
+    views = [raw, 1.1 * raw, 0.9 * raw, mirror, 1.1 * mirror, 0.9 * mirror]
+    for view, image in zip(seen, views, strict=True):
+        close(view, (image - mean) / std)
 
 
 def test_aug_smooth_of_a_mirror_and_scale_invariant_map_is_that_map():

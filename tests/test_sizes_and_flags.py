@@ -1,16 +1,18 @@
 """Masks at an image's own size, and what single flags of the scripts do."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import evaluate
 import train_seg
-from cam2seg import data, mapstore, masks, metrics
+from cam2seg import cam, data, engine, images, mapstore, masks, metrics, models
 from conftest import SMALL, call
 
 
@@ -118,9 +120,55 @@ def test_normalisation_flags_reach_the_masks(shapes, runs, tmp_path, flags, how,
             assert made.rles.get((name, c), "") == masks.rle_encode(mask)
 
 
+def test_an_area_equal_to_the_bound_is_kept_unless_strict(shapes, runs, tmp_path):
+    """DEV-13, from maps to masks.csv and in what --search finds."""
+    out = tmp_path / "masks"
+    shutil.copytree(runs / "masks", out)
+
+    def areas(*more):
+        assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", out,
+                    "--target-layer", "features.5", "--reuse-maps", "--workers", 0, "--device",
+                    "cpu", *more) == 0
+        made = data.read_labels(out / "masks.csv", shapes / "train_images")
+        return {k: masks.rle_decode(v, (64, 64)).sum() for k, v in made.rles.items() if v}
+
+    every = areas()
+    bound = sorted(every.values())[len(every) // 2]
+    assert areas("--min-seg-len", bound) == {k: v for k, v in every.items() if v >= bound}
+    assert areas("--min-seg-len", bound, "--strict-len", "--search") == {
+        k: v for k, v in every.items() if v > bound}
+    union = json.loads((out / "metrics.json").read_text())["table2"][1]
+    assert union["parameters"]["0"]["min_seg_len"] in (1, 5, 9, 21, 42, 83, 206)
+
+
+def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
+    """DEV-6: maps of one image from its own model, six views of raw pixels."""
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
+                "--target-layer", "features.5", "--method", "gradcam", "--smooth-image", "--workers", 0,
+                "--device", "cpu") == 0
+    names, _, _, maps = mapstore.read(tmp_path)
+    fold = data.read_folds(runs / "cls/folds.csv")[names[3]]
+    state = engine.load_checkpoint(runs / f"cls/fold{fold}/swa.pt")
+    model = models.Classifier(**state["model_args"])
+    model.load_state_dict(state["model"])
+    raw = np.asarray(Image.open(shapes / "train_images" / names[3]).convert("RGB")) / 255
+    total = 0
+    for f in (1.0, 1.1, 0.9):
+        for step in (1, -1):
+            x = (f * raw[:, ::step] - images.MEAN) / images.STD
+            x = torch.from_numpy(x.transpose(2, 0, 1).copy()).float()[None]
+            total = total + cam.class_maps(model, x, "features.5", "gradcam")[0].flip(
+                [-1] if step < 0 else [])
+    expected = cam.normalize(total, "max")[0]
+    assert np.abs(expected.numpy() - maps[3]).max() < 2e-3
+    x = torch.from_numpy((raw - images.MEAN) / images.STD).float().permute(2, 0, 1)[None]
+    plain = cam.aug_smooth(lambda v: cam.class_maps(model, v, "features.5", "gradcam")[0], x)
+    assert np.abs(cam.normalize(plain, "max")[0].numpy() - maps[3]).max() > 2e-2
+
+
 def test_search_grid_spans_the_parameters_in_shares_of_the_image():
     import make_masks
-    grid = make_masks.search_grid(argparse.Namespace(gate="confidence"), {"a": (100, 100)})
+    grid = make_masks.search_grid(argparse.Namespace(gate="confidence", strict_len=False), {"a": (100, 100)})
     assert grid["threshold"][0] == 0.05 and grid["threshold"][-1] == 0.95
     assert grid["confidence"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     assert grid["min_seg_len"] == [0, 10, 20, 50, 100, 200, 500]
@@ -147,7 +195,6 @@ def test_embedding_lines_of_the_readme_run(monkeypatch):
 
 
 def test_all_empty_baseline_is_the_share_of_absent_pairs(runs):
-    import json
     scores = json.loads((runs / "eval/metrics.json").read_text())["masks"]["nothing predicted"]
     truth = np.array([[1, 0], [0, 1], [1, 1]] * 12)  # 36 images with a defect
     zero = np.zeros_like(truth)
