@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice
 
-.PHONY: demo test mutants bench clean
+.PHONY: demo test mutants bench readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,15 @@ mutants: $(VENV)/dev
 bench: $(VENV)/dev
 	$(PY) benchmarks/speed.py
 	$(PY) benchmarks/memory.py
+
+# The classifiers of `make demo`; or DATA=neu CLS=runs/cls, all folds trained on it.
+CLS = $(OUT)/cls
+readings: $(VENV)/run
+	$(PY) benchmarks/readings.py --data $(DATA) --cls $(CLS)
+
+# DATA=severstal; `make severstal DATA=... DRY=1` lists the commands and their cost.
+severstal: $(VENV)/run
+	$(PY) benchmarks/reproduce.py --data $(DATA) --out runs/severstal $(if $(DRY),--dry-run)
 
 clean:
 	rm -rf $(DATA) $(OUT)

@@ -156,7 +156,7 @@ def test_grad_cam_pp_at_the_pole():
 
 
 def test_grad_cam_pp_with_alphas_that_sum_to_nothing():
-    """S = -4, G = 1 and 1/3: alphas -1/2 and 3/2; then G = 3/4 for alphas -1 and 1, whose sum is 0."""
+    """S = -4. G = 1 and 1/3: alphas -1/2 and 3/2. G = 3/4 and 1/4: alphas -1 and 1, their sum 0."""
     A = torch.tensor([[[[-5.0, 1.0]]]], dtype=torch.float64)
     G = torch.tensor([[[[1.0, 1 / 3]]]], dtype=torch.float64)
     w = -1 / 2 + 1.5 / 3

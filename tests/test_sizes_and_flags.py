@@ -144,8 +144,8 @@ def test_an_area_equal_to_the_bound_is_kept_unless_strict(shapes, runs, tmp_path
 def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
     """DEV-6: maps of one image from its own model, six views of raw pixels."""
     assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
-                "--target-layer", "features.5", "--method", "gradcam", "--smooth-image", "--workers", 0,
-                "--device", "cpu") == 0
+                "--target-layer", "features.5", "--method", "gradcam", "--smooth-image",
+                "--workers", 0, "--device", "cpu") == 0
     names, _, _, maps = mapstore.read(tmp_path)
     fold = data.read_folds(runs / "cls/folds.csv")[names[3]]
     state = engine.load_checkpoint(runs / f"cls/fold{fold}/swa.pt")
@@ -168,7 +168,8 @@ def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
 
 def test_search_grid_spans_the_parameters_in_shares_of_the_image():
     import make_masks
-    grid = make_masks.search_grid(argparse.Namespace(gate="confidence", strict_len=False), {"a": (100, 100)})
+    flags = argparse.Namespace(gate="confidence", strict_len=False)
+    grid = make_masks.search_grid(flags, {"a": (100, 100)})
     assert grid["threshold"][0] == 0.05 and grid["threshold"][-1] == 0.95
     assert grid["confidence"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     assert grid["min_seg_len"] == [0, 10, 20, 50, 100, 200, 500]
