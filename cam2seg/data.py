@@ -4,8 +4,6 @@ A row is an image, a column a class: Labels(names, classes, y, rles, rows). Ever
 DataError, one line that names the file, the row (the header is row 1) and what was expected.
 """
 
-import csv
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .masks import checked_runs
+from .tables import FORMS, DataError, read_csv, write_csv
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CLEAN = "clean"  # the folder name that stands for "no class" in a folder per class
-FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
-         "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
-
-
-class DataError(ValueError):
-    """Bad input from the user, said in one line."""
 
 
 class Labels(NamedTuple):
@@ -75,31 +68,6 @@ def read_labels(path, image_dir=None, classes=None):
     else:
         raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected {FORMS}")
     return _table(path, cells, with_masks, list_images(image_dir) if image_dir else None, classes)
-
-
-def read_csv(path):
-    """Header and [(row number, {column: text})] of a comma-separated file in UTF-8."""
-    limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(lines, [])]
-            rows = []
-            for cells in lines:
-                if len(cells) != len(header) and cells:
-                    raise DataError(f"{path}, row {lines.line_num}: {len(cells)} cells, "
-                                    f"expected {len(header)} ({','.join(header)[:200]})")
-                if cells:
-                    rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
-    finally:
-        csv.field_size_limit(limit)
-    if not rows:
-        raise DataError(f"{path}: no rows, expected {FORMS}")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, row 1: a column occurs twice in {','.join(header)[:200]}")
-    return header, rows
 
 
 def _split(path, row, text):
@@ -182,17 +150,6 @@ def check_masks(path, labels, sizes):
             checked_runs(rle, sizes[name])
         except ValueError as error:
             raise DataError(f"{path}, row {labels.rows[name, c]}: {name}: {error}") from error
-
-
-def write_csv(path, header, rows):
-    """A CSV file, whole or not at all."""
-    path = Path(path)
-    tmp = path.with_name(path.name + ".tmp")
-    with open(tmp, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(tmp, path)
 
 
 def write_masks(path, names, classes, rles):

@@ -1,0 +1,48 @@
+"""CSV files in and out, and the error that says in one line what is wrong with a file."""
+
+import csv
+import os
+from pathlib import Path
+
+FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
+         "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
+
+
+class DataError(ValueError):
+    """Bad input from the user, said in one line."""
+
+
+def read_csv(path):
+    """Header and [(row number, {column: text})] of a comma-separated file in UTF-8."""
+    limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(lines, [])]
+            rows = []
+            for cells in lines:
+                if len(cells) != len(header) and cells:
+                    raise DataError(f"{path}, row {lines.line_num}: {len(cells)} cells, "
+                                    f"expected {len(header)} ({','.join(header)[:200]})")
+                if cells:
+                    rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
+    if not rows:
+        raise DataError(f"{path}: no rows, expected {FORMS}")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}, row 1: a column occurs twice in {','.join(header)[:200]}")
+    return header, rows
+
+
+def write_csv(path, header, rows):
+    """A CSV file, whole or not at all."""
+    path = Path(path)
+    tmp = path.with_name(path.name + ".tmp")
+    with open(tmp, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    os.replace(tmp, path)
