@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import data, images
 from .data import DataError
+from .tables import one_line
 
 # Flags that may differ between a run and its --resume: they do not change what is computed.
 FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
@@ -238,12 +239,12 @@ def run(main, get_args):
         print("stopped; --resume goes on from the last finished epoch", file=sys.stderr)
         return 130
     except (DataError, FloatingPointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except ValueError as error:
         from .engine import CheckpointError
         if not isinstance(error, CheckpointError):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

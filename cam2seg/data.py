@@ -206,7 +206,7 @@ def check_folds(path, labels, fold, folds):
 
 def read_folds(path):
     """{image name: fold} of a folds.csv."""
-    header, rows = read_csv(Path(path))
+    header, rows = read_csv(Path(path), "ImageId,fold")
     if header != ["ImageId", "fold"]:
         raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected ImageId,fold")
     folds = {}

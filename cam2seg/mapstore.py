@@ -33,7 +33,7 @@ def finish(folder, maps, names, fold, sizes, classes, probs):
 def read(folder):
     """Names, classes, probabilities (N, C) and the memory-mapped maps of a folder."""
     path = Path(folder) / "maps.csv"
-    header, rows = data.read_csv(path)
+    header, rows = data.read_csv(path, f"{','.join(COLUMNS)} and the classes")
     if tuple(header[:4]) != COLUMNS:
         raise data.DataError(f"{path}, row 1: expected {','.join(COLUMNS)} and the classes")
     maps = np.load(Path(folder) / "maps.npy", mmap_mode="r")

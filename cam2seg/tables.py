@@ -12,7 +12,16 @@ class DataError(ValueError):
     """Bad input from the user, said in one line."""
 
 
-def read_csv(path):
+def one_line(error, longest=1000):
+    """The text of an error in one line: control characters escaped, cut where it is too long."""
+    text = str(error).rstrip()
+    if "\nOriginal Traceback" in text:  # a worker process hands its own traceback on
+        text = text.splitlines()[-1].partition("Error: ")[2]
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= longest else f"{text[:longest]} ..."
+
+
+def read_csv(path, expected=FORMS):
     """Header and [(row number, {column: text})] of a comma-separated file in UTF-8."""
     limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
     try:
@@ -26,12 +35,15 @@ def read_csv(path):
                                     f"expected {len(header)} ({','.join(header)[:200]})")
                 if cells:
                     rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error}, row "
+                        f"{lines.line_num})") from error
     finally:
         csv.field_size_limit(limit)
     if not rows:
-        raise DataError(f"{path}: no rows, expected {FORMS}")
+        raise DataError(f"{path}: no rows, expected {expected}")
     if len(set(header)) < len(header):
         raise DataError(f"{path}, row 1: a column occurs twice in {','.join(header)[:200]}")
     return header, rows

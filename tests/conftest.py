@@ -1,5 +1,7 @@
 """A small set of drawn images that a few epochs are enough for, and one run of the four scripts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,56 @@ SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers
 def call(script, *flags):
     module = SCRIPTS[script]
     return cli.run(module.main, lambda: module.get_args([str(f) for f in flags]))
+
+
+HEAD = "ImageId,ClassId,EncodedPixels\n"
+
+
+def good_rows(rle="1 3"):
+    """Rows of the fixture photos: 0..5 have class 1, 3..8 class 2."""
+    return [f"{i:02d}.jpg,{c},{rle}" for c in (1, 2) for i in range(3 * c - 3, 3 * c + 3)]
+
+
+def edited(row, text):
+    """The label file of the fixture photos with one row replaced; row 0 is the file's row 2."""
+    rows = good_rows()
+    rows[row] = text
+    return HEAD + "\n".join(rows) + "\n"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve small images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((40, 40), 20 * i, np.uint8)).save(folder / f"{i:02d}.jpg")
+    return folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """refused(script, *flags): the line on stderr, after "error: ", of a call that ends with exit
+    status 2, makes no --out folder and changes no file in one that is there."""
+    def line(script, *flags):
+        out = Path(flags[flags.index("--out") + 1])
+        before = contents(out)
+        capsys.readouterr()
+        assert call(script, *flags) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.endswith("\n") and len(error) < 1100
+        assert len(error.splitlines()) == 1 and error[:-1].isprintable(), error
+        assert contents(out) == before
+        return error[len("error: "):-1]
+
+    return line
+
+
+def contents(folder):
+    """{path: bytes} of the files in a folder; None if there is no folder."""
+    if not folder.exists():
+        return None
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def write_images(folder, count=48, side=64, seed=0):

@@ -3,34 +3,8 @@ before anything is trained or written."""
 
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
-from conftest import call
-
-RLE = "1 3"
-HEAD = "ImageId,ClassId,EncodedPixels\n"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Twelve small images; 0..5 have class 1, 3..8 class 2."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(12):
-        Image.fromarray(np.full((40, 40), 20 * i, np.uint8)).save(folder / f"{i:02d}.jpg")
-    return folder
-
-
-def good_rows(rle=RLE):
-    return [f"{i:02d}.jpg,{c},{rle}" for c in (1, 2) for i in range(3 * c - 3, 3 * c + 3)]
-
-
-def edited(row, text):
-    rows = good_rows()
-    rows[row] = text
-    return HEAD + "\n".join(rows) + "\n"
-
+from conftest import HEAD, call, edited, good_rows
 
 LABEL_FILES = [
     ("nothing", "", "labels.csv: no rows, expected ImageId,ClassId"),
