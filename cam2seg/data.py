@@ -4,7 +4,9 @@ A row is an image, a column a class: Labels(names, classes, y, rles, rows). Ever
 DataError, one line that names the file, the row (the header is row 1) and what was expected.
 """
 
+import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ from .masks import checked_runs
 from .tables import FORMS, DataError, read_csv, write_csv
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Control characters, bytes that are not UTF-8, blanks at the ends of a file's or folder's name.
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|(^|/)\s|\s(/|$)")
 CLEAN = "clean"  # the folder name that stands for "no class" in a folder per class
 
 
@@ -35,11 +39,22 @@ def list_images(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected one with images")
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")
-                   if p.suffix.lower() in SUFFIXES and p.is_file())
+    root, names = os.path.realpath(folder), []
+    for path in folder.rglob("*"):
+        name, is_image = path.relative_to(folder).as_posix(), path.suffix.lower() in SUFFIXES
+        if path.is_symlink() and (is_image or path.is_dir()) and \
+                not Path(os.path.realpath(path)).is_relative_to(root):
+            raise DataError(f"{folder}: '{name}' is a link out of the folder, expected the images "
+                            "themselves")
+        if is_image and path.is_file():
+            names.append(name)
     if not names:
         raise DataError(f"{folder}: no image in it, expected files ending in {' '.join(SUFFIXES)}")
-    return names
+    for name in sorted(names):
+        if UNFIT.search(name):
+            raise DataError(f"{folder}: '{name}' cannot stand in a CSV file, expected names in "
+                            "UTF-8 without control characters and without blanks at their ends")
+    return sorted(names)
 
 
 def read_labels(path, image_dir=None, classes=None):
@@ -63,6 +78,8 @@ def read_labels(path, image_dir=None, classes=None):
         joined = "ImageId_ClassId" if "ImageId_ClassId" in columns else "Image_Label"
         cells = [(n, *_split(path, n, r[joined]), r["EncodedPixels"]) for n, r in rows]
     elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
+        if "" in header:
+            raise DataError(f"{path}, row 1: a column without a name in {','.join(header)[:200]}")
         classes = classes or header[1:]
         cells = [cell for n, r in rows for cell in _columns(path, n, r, header[1:])]
     else:
@@ -107,9 +124,9 @@ def class_names(path, cells):
     if not any(re.fullmatch(r"[-+]?[0-9.]+", name) for name in found):
         return sorted(found)
     for name, row in found.items():
-        if not re.fullmatch(r"[1-9][0-9]{0,4}", name):
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", name):
             where = f"{path}, row {row}" if row else path  # a folder has no rows
-            raise DataError(f"{where}: class '{name[:40]}', expected ids from 1 up")
+            raise DataError(f"{where}: class '{name[:40]}', expected ids from 1 up to 999")
     return [str(c) for c in range(1, max(map(int, found)) + 1)]
 
 
@@ -119,7 +136,8 @@ def _table(path, cells, with_masks, images, classes):
     known, rles, rows, seen = set(images or ()), {}, {}, {}
     for row, image, name, rle in cells:
         if images and image not in known:
-            raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder")
+            raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder"
+                            + _near(image, images))
         if name and name not in column:
             where = f"{path}, row {row}" if row else path
             raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}")
@@ -138,6 +156,15 @@ def _table(path, cells, with_masks, images, classes):
     names = sorted(images if with_masks and images and not complete else seen)
     y = np.array([[(n, c) in rles for c in range(len(classes))] for n in names], np.uint8)
     return Labels(names, classes, y, rles if with_masks else None, rows)
+
+
+def _near(name, images):
+    """The image that was meant, where only case or the composition of accents differ."""
+    def folded(text):
+        return unicodedata.normalize("NFC", text).casefold()
+
+    near = [n for n in images if folded(n) == folded(name)]
+    return f", but '{near[0]}' is" if near else ""
 
 
 def check_masks(path, labels, sizes):
