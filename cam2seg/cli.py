@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -233,6 +234,7 @@ def keep_freed_memory():
 def run(main, get_args):
     """Exit status of main(get_args()): 2 with one line on stderr for bad input, 130 for Ctrl-C."""
     keep_freed_memory()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, which are read or refused
     try:
         main(get_args())
     except KeyboardInterrupt:

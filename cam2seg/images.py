@@ -1,6 +1,6 @@
 """Image files to arrays, and the set of images a network is fed from.
 
-Anything Pillow opens counts: grey, RGB, 16-bit, palette, alpha, CMYK, any size.
+BMP, GIF, JPEG, PNG, TIFF and WebP by content: grey, RGB, 16-bit, palette, alpha, CMYK, any size.
 """
 
 import os
@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .data import DataError
 from .masks import rle_decode
 
+# All that Pillow knows would include EPS, which it has Ghostscript run.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of torchvision's weights
 
 
@@ -28,7 +30,7 @@ def open_image(path):
 def _open(path):
     """The same as a Pillow image of mode RGB, decoded."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "F":
                 raise DataError(f"{path}: floating-point pixels, expected 8 or 16 bits")

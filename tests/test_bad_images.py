@@ -1,7 +1,10 @@
 """Image files and names of image files that are refused."""
 
 import os
+import struct
+import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 from conftest import HEAD, good_rows
@@ -81,3 +84,95 @@ def test_a_class_folder_that_is_a_link(tmp_path, refused):
     (tmp_path / "kinds/crack").symlink_to(tmp_path / "crack")
     assert refused("train_cls", "--labels", tmp_path / "kinds", "--out", tmp_path / "out") == \
         f"{tmp_path}/kinds: 'crack' is a link out of the folder, expected the images themselves"
+
+
+def written(content):
+    return lambda path: path.write_bytes(content)
+
+
+def saved_as(form, mode="RGB", cut_to=None, **options):
+    def save(path):
+        noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).convert(mode)
+        image.save(path, form, **options)
+        path.write_bytes(path.read_bytes()[:cut_to])
+    return save
+
+
+def chunk(kind, content):
+    return (struct.pack(">I", len(content)) + kind + content
+            + struct.pack(">I", zlib.crc32(kind + content)))
+
+
+def png(width, height, bits=1, content=b""):
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(content))
+            + chunk(b"IEND", b""))
+
+
+def bmp(width, height):
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 62, 0, 0, 62, 40, width, height, 1, 1, 0, 0, 1,
+                               1, 2, 2) + bytes(8)
+
+
+BOMB = ("Image size (900000000 pixels) exceeds limit of 178956970 pixels, could be decompression "
+        "bomb DOS attack.")
+FILES = {  # what is wrong: how 04.jpg is spoilt, the reason
+    "0 bytes": (written(b""), "no known format"),
+    "text": (written(b"no picture"), "no known format"),
+    "a web page": (written(b"<!DOCTYPE html><title>404</title>"), "no known format"),
+    "a CSV file": (written(HEAD.encode()), "no known format"),
+    "PostScript": (saved_as("EPS"), "no known format"),
+    "PDF": (saved_as("PDF"), "no known format"),
+    "the head of a JPEG": (saved_as("JPEG", cut_to=100), ""),
+    "half a JPEG": (saved_as("JPEG", cut_to=1500), "image file is truncated"),
+    "half a PNG": (saved_as("PNG", cut_to=2000), "image file is truncated"),
+    "half a palette PNG": (saved_as("PNG", "P", cut_to=1500), "image file is truncated"),
+    "half a BMP": (saved_as("BMP", cut_to=2000), "image file is truncated"),
+    "half a CMYK JPEG": (saved_as("JPEG", "CMYK", cut_to=1500), "image file is truncated"),
+    "half a TIFF": (saved_as("TIFF", cut_to=2000), ""),
+    "half a WebP": (saved_as("WEBP", lossless=True, cut_to=2000), ""),
+    "no pixels in a PNG": (written(png(40, 40)), "image file is truncated"),
+    "a PNG without width": (written(png(0, 40)), ""),
+    "a PNG of 5 bits": (written(png(40, 40, 5)), ""),
+    "a PNG of 30000 x 30000": (written(png(30000, 30000)), BOMB),
+    "a BMP of 30000 x 30000": (written(bmp(30000, 30000)), BOMB),
+    "a TIFF of floats": (saved_as("TIFF", "F"), None),
+}
+
+
+@pytest.mark.parametrize("spoil, reason", FILES.values(), ids=FILES)
+def test_file(photos, labels, tmp_path, refused, recwarn, spoil, reason):
+    """The bombs hold no pixels: decoded, they would be called truncated."""
+    spoil(photos / "04.jpg")
+    said = refused("train_cls", "--images", photos, "--labels", labels, "--out", tmp_path / "out",
+                   "--folds", 3)
+    where = f"{labels}, row 6: {photos}/04.jpg: "
+    if reason is None:
+        assert said == f"{where}floating-point pixels, expected 8 or 16 bits"
+    else:
+        assert said.startswith(f"{where}cannot be read as an image ({reason}")
+        assert said.endswith(")") and "()" not in said
+    assert not len(recwarn)  # Pillow's warnings would be more lines on stderr
+
+
+def test_a_folder_with_the_name_of_an_image(photos, labels, tmp_path, refused):
+    (photos / "04.jpg").unlink()
+    (photos / "04.jpg").mkdir()
+    assert refused("train_cls", "--images", photos, "--labels", labels, "--out",
+                   tmp_path / "out") == \
+        f"{labels}, row 6: image '04.jpg' is not in the image folder"
+
+
+def test_images_to_predict(photos, labels, tmp_path, refused):
+    folds = tmp_path / "folds.csv"
+    folds.write_text("ImageId,fold\n" + "".join(f"{i:02d}.jpg,{i % 2}\n" for i in range(12)))
+    new = tmp_path / "new"
+    flags = ("--images", photos, "--masks", labels, "--folds", folds, "--out", tmp_path / "out",
+             "--predict", new)
+    assert refused("train_seg", *flags) == f"{new}: no such folder, expected one with images"
+    new.mkdir()
+    assert refused("train_seg", *flags).startswith(f"{new}: no image in it, expected files ending")
+    (new / "a.png").write_bytes(b"no picture")
+    assert refused("train_seg", *flags) == \
+        f"{new}/a.png: cannot be read as an image (no known format)"
