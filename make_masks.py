@@ -73,8 +73,9 @@ def main(args):
     if args.reuse_maps:
         maps, probs = load_maps(args, names, classes)
     else:
+        nets, pre, device = load_classifiers(args)
         cli.start_run(args, [cli.label_path(args)], classes)
-        maps, probs = make_maps(args, names, fold, classes, sizes)
+        maps, probs = make_maps(args, names, fold, classes, sizes, nets, pre, device)
     # DEV-11; a class without the label stays out at --confidence 0 too
     gate = 2.0 * labels.y - 1 if args.gate == "labels" else probs
 
@@ -130,15 +131,13 @@ def load(args):
     return names, labels, sizes, fold
 
 
-def make_maps(args, names, fold, classes, sizes):
+def make_maps(args, names, fold, classes, sizes, nets, pre, device):
     """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C); both
     are also written to --out. Outside the folds both are means over the folds (DEV-19)."""
     import numpy as np
     import torch
 
     from cam2seg import cam, engine, loading
-    device = engine.pick_device(args.device)
-    nets, pre = load_classifiers(args, device)
     mean_std = (torch.tensor(pre[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
     shift = torch.div(*mean_std) if args.smooth_image else 0.0  # DEV-6
     pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
@@ -166,18 +165,20 @@ def make_maps(args, names, fold, classes, sizes):
     return out, probs
 
 
-def load_classifiers(args, device):
-    """{fold: classifier} of the run --cls, and how their input is prepared."""
+def load_classifiers(args):
+    """{fold: classifier} of the run --cls, how their input is prepared, and the device."""
     import torch
 
     from cam2seg import engine, models
+    with cli.explained("--device"):
+        device = engine.pick_device(args.device)
     nets = {}
     for path in sorted(args.cls.glob(f"fold*/{args.checkpoint}.pt")):
         state = engine.load_checkpoint(path, "classifier")
         model = models.Classifier(**state["model_args"])
         model.load_state_dict(state["model"])
         nets[int(path.parent.name[4:])] = model.to(device, memory_format=torch.channels_last)
-    return nets, state["preprocess"]
+    return nets, state["preprocess"], device
 
 
 def batch_maps(args, model, x, shift=0.0):

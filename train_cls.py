@@ -27,8 +27,9 @@ def get_args(argv=None):
                    help="width of the head's first layer, DEV-12")
     p.add_argument("--dropout", type=cli.share, default=0.2,
                    help="both dropouts of the head, DEV-12")
-    p.add_argument("--lr-encoder", type=float, default=1e-4, help="Adam, [P] IV; 1e-3 from scratch")
-    p.add_argument("--lr-head", type=float, default=1e-3, help="Adam, [P] IV")
+    p.add_argument("--lr-encoder", type=cli.rate, default=1e-4,
+                   help="Adam, [P] IV; 1e-3 from scratch")
+    p.add_argument("--lr-head", type=cli.rate, default=1e-3, help="Adam, [P] IV")
     p.add_argument("--swa", type=cli.positive, default=3,
                    help="how many best epochs by validation loss are averaged, [P] V")
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
@@ -51,11 +52,12 @@ def main(args):
     import torch.nn.functional as F
 
     from cam2seg import engine, loading, metrics, models
+    with cli.explained("--device"):
+        device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
     cli.start_run(args, [cli.label_path(args)], labels.classes,
                   zip(labels.names, fold.tolist(), strict=True))
-    device = engine.pick_device(args.device)
 
     def prepare(pixels):
         return loading.to_input(pixels, device, images.MEAN, images.STD)

@@ -27,8 +27,9 @@ def get_args(argv=None):
     p.add_argument("--weights", default="imagenet",
                    help="imagenet (torchvision downloads them), none, or a file, [P] VI")
     p.add_argument("--loss", default="bce", choices=("bce", "bce+dice"), help="DEV-12")
-    p.add_argument("--lr-encoder", type=float, default=1e-4, help="Adam, DEV-12; 1e-3 from scratch")
-    p.add_argument("--lr-decoder", type=float, default=1e-3, help="Adam, DEV-12")
+    p.add_argument("--lr-encoder", type=cli.rate, default=1e-4,
+                   help="Adam, DEV-12; 1e-3 from scratch")
+    p.add_argument("--lr-decoder", type=cli.rate, default=1e-3, help="Adam, DEV-12")
     p.add_argument("--threshold", type=cli.share, default=0.2, help="least probability, [P] VI")
     p.add_argument("--min-seg-len", type=cli.natural, default=0,
                    help="least area of a mask in pixels, [P] VI, DEV-13")
@@ -47,11 +48,12 @@ def main(args):
     import torch
 
     from cam2seg import engine, loading, models
+    with cli.explained("--device"):
+        device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
     cli.start_run(args, [args.masks, args.folds], given.classes,
                   zip(given.names, fold.tolist(), strict=True))
-    device = engine.pick_device(args.device)
 
     def prepare(pixels):
         return loading.to_input(pixels, device, images.MEAN, images.STD)

@@ -31,8 +31,15 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
         return super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line, as with a file."""
+
+    def error(self, message):
+        self.exit(2, f"error: {one_line(message)}; --help shows the flags\n")
+
+
 def parser(doc):
-    return argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=Help)
+    return Parser(description=doc, allow_abbrev=False, formatter_class=Help)
 
 
 def add_data(p, labels="a CSV of labels or masks, or a folder with a subfolder per class"):
@@ -81,6 +88,13 @@ def share(text):
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
+def rate(text):
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 up")
     return value
 
 

@@ -8,6 +8,7 @@ up from its last checkpoint gives the same bytes on the CPU; no generator state 
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,9 +26,18 @@ class CheckpointError(ValueError):
 
 
 def pick_device(name="auto"):
-    """torch.device of "auto" (cuda where there is one), "cpu", "cuda" or "cuda:1"."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" \
-        else torch.device(name)
+    """torch.device of "auto" (cuda where there is one), "cpu", "cuda" or "cuda:1".
+
+    Raises ValueError for any other name and for a device that is not there.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if there else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", name):
+        raise ValueError(f"'{name}': expected auto, cpu, cuda or cuda:N")
+    if name != "cpu" and int(name[5:] or 0) >= there:
+        raise ValueError(f"'{name}' is not there: torch finds {there} CUDA devices")
+    return torch.device(name)
 
 
 def seed_all(*parts):

@@ -264,10 +264,14 @@ def test_to_input_equals_the_numbers_by_hand():
 
 def test_pick_device(monkeypatch):
     assert engine.pick_device("cpu") == torch.device("cpu")
-    assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
-    for there, kind in ((False, "cpu"), (True, "cuda")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+    for there, kind in ((0, "cpu"), (2, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
         assert engine.pick_device().type == kind
+    assert engine.pick_device("cuda") == torch.device("cuda")
+    assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="^'cuda:2' is not there: torch finds 2 CUDA devices$"):
+        engine.pick_device("cuda:2")
 
 
 def test_seed_all_tells_its_parts_apart():
