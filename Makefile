@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up all they need in .venv; PYTHON=... picks another interpreter.
+# Every target sets up what it needs in .venv; PYTHON=... picks another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
@@ -8,14 +8,18 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice
 
-.PHONY: demo test mutants bench readings severstal clean
+.PHONY: demo test peers mutants bench readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/dev: $(VENV)/run requirements-dev.txt
+$(VENV)/test: $(VENV)/run requirements-test.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+$(VENV)/dev: $(VENV)/test requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
@@ -27,13 +31,16 @@ demo: $(VENV)/run
 	$(PY) train_seg.py --data $(DATA) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true --overwrite $(SMALL) $(FAST) --epochs 7
 	$(PY) evaluate.py --data $(DATA) --folds $(OUT)/cls/folds.csv --out $(OUT)/eval --overwrite maps=$(OUT)/masks/masks.csv unet_on_maps=$(OUT)/seg/oof_masks.csv unet_on_truth=$(OUT)/seg_true/oof_masks.csv
 
-test: $(VENV)/dev
+test: $(VENV)/test
 	$(PY) -m pytest
 
-mutants: $(VENV)/dev
+peers: $(VENV)/dev
+	OMP_NUM_THREADS=1 CAM2SEG_PEERS=1 $(PY) -m pytest tests/test_peers_cam.py tests/test_peers_numbers.py
+
+mutants: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) tests/mutants.py
 
-bench: $(VENV)/dev
+bench: $(VENV)/test
 	$(PY) benchmarks/speed.py
 	$(PY) benchmarks/memory.py
 

@@ -1,9 +1,14 @@
-"""A small set of drawn images that a few epochs are enough for, and one run of the four scripts."""
+"""A small set of drawn images that a few epochs are enough for, one run of the four scripts, and
+the comparison with other packages: a table of differences at the end."""
+
+import importlib
+import os
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
@@ -123,3 +128,57 @@ def runs(shapes, tmp_path_factory):
     assert call("evaluate", "--data", shapes, "--folds", out / "cls/folds.csv", "--out",
                 out / "eval", f"maps={out}/masks/masks.csv", f"unet={out}/seg/oof_masks.csv") == 0
     return out
+
+
+# Other packages
+
+
+PACKAGES = {"pytorch_grad_cam": "grad-cam", "sklearn": "scikit-learn",
+            "segmentation_models_pytorch": "segmentation-models-pytorch"}
+
+
+def peer(module):
+    """The module of another package. Without it the test is skipped, or fails with CAM2SEG_PEERS=1
+    in the environment, as `make peers` has it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        refuse = pytest.fail if os.environ.get("CAM2SEG_PEERS") == "1" else pytest.skip
+        refuse(f"{module} ({error}): pip install {PACKAGES.get(name, name)}")
+
+
+def difference(ours, theirs, maps=False):
+    """The largest one as a share of their largest value: in the same map for maps, else of all."""
+    ours, theirs = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (ours, theirs))
+    assert ours.shape == theirs.shape and theirs.abs().max() > 0
+    largest = theirs.abs().amax(dim=(-2, -1), keepdim=True) if maps else theirs.abs().max()
+    return ((ours - theirs).abs() / torch.where(largest > 0, largest, 1)).max().item()
+
+
+@pytest.fixture
+def agree(record_property):
+    def check(what, name, ours, theirs, tol, maps=False):
+        found = difference(ours, theirs, maps)
+        record_property("peer", (what, name, found, f"<= {tol:g}"))
+        assert found <= tol, f"{what}, {name}: {found}"
+    return check
+
+
+@pytest.fixture
+def disagree(record_property):
+    """Shows that a peer is off by at least that much."""
+    def check(what, name, ours, theirs, least, maps=False):
+        found = difference(ours, theirs, maps)
+        record_property("peer", (what, name, found, f">= {least:g}"))
+        assert found >= least, f"{what}, {name}: {found}"
+    return check
+
+
+def pytest_terminal_summary(terminalreporter):
+    rows = [value for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+            for key, value in report.user_properties if key == "peer" and report.when == "call"]
+    if rows:
+        terminalreporter.section("difference from other packages")
+    for what, name, found, bound in rows:
+        terminalreporter.write_line(f"{what:58} {name:28} {found:8.1e}  {bound}")
