@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice
 
-.PHONY: demo test peers mutants bench readings severstal clean
+.PHONY: demo test peers mutants crash bench readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,9 @@ peers: $(VENV)/dev
 
 mutants: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) tests/mutants.py
+
+crash: $(VENV)/test
+	OMP_NUM_THREADS=1 $(PY) tests/crash.py
 
 bench: $(VENV)/test
 	$(PY) benchmarks/speed.py

@@ -30,6 +30,7 @@ def get_args(argv=None):
     p.add_argument("--figures", type=cli.natural, default=6,
                    help="rows of each contact sheet, 0 for none")
     p.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    p.add_argument("--resume", action="store_true", help="make the results of the same flags again")
     return p.parse_args(argv)
 
 

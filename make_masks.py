@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, mapstore, masks, metrics
+from cam2seg import cli, data, images, mapstore, masks, metrics, process
 
 METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "guided-gradcam")
 # What the maps depend on; the other flags only turn maps into masks.
@@ -60,6 +60,7 @@ def get_args(argv=None):
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
     p.add_argument("--batch-size", type=cli.positive, default=64, help="images at a time")
     cli.add_machine(p)
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out")
     return p.parse_args(argv)
 
 
@@ -71,11 +72,15 @@ def main(args):
         raise cli.DataError(f"{cli.label_path(args)}: classes {labels.classes}, but {args.cls} was "
                             f"trained on {classes}")
     if args.reuse_maps:
+        cli.lock(args.out)
         maps, probs = load_maps(args, names, classes)
     else:
         nets, pre, device = load_classifiers(args)
+        process.start()
         cli.start_run(args, [cli.label_path(args)], classes)
         maps, probs = make_maps(args, names, fold, classes, sizes, nets, pre, device)
+    if not process.first():
+        return
     # DEV-11; a class without the label stays out at --confidence 0 too
     gate = 2.0 * labels.y - 1 if args.gate == "labels" else probs
 
@@ -133,36 +138,62 @@ def load(args):
 
 def make_maps(args, names, fold, classes, sizes, nets, pre, device):
     """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C); both
-    are also written to --out. Outside the folds both are means over the folds (DEV-19)."""
+    are also written to --out. Outside the folds both are means over the folds (DEV-19).
+
+    Batches are the same however often the run was stopped and whatever process does them.
+    """
     import numpy as np
     import torch
 
     from cam2seg import cam, engine, loading
+    if args.resume and mapstore.finished(args.out):
+        return load_maps(args, names, classes)
     mean_std = (torch.tensor(pre[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
     shift = torch.div(*mean_std) if args.smooth_image else 0.0  # DEV-6
     pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
                              np.zeros((len(names), 0), np.float32))
-    probs, out = np.zeros((len(names), len(classes))), None
+    store = mapstore.Store(args.out, len(names), len(classes)) if process.first() else None
+    done = process.share(torch.from_numpy(store.done()) if store else None)[0].numpy()
+    clock = engine.Progress(int((~done).sum()), "maps")
     for k in sorted(set(fold.tolist())):
         members = list(nets.values()) if k == -1 else [nets[k]]  # never a model that saw the image
-        rows = np.flatnonzero(fold == k)
-        clock, done = engine.Progress(len(rows), f"maps, fold {k}"), 0
-        for batch, _ in loading.Batches(pixels, rows, args.batch_size, args.workers)(None):
-            x = loading.to_input(batch, device, pre["mean"], pre["std"])
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-                seen = [batch_maps(args, model, x, shift) for model in members]
-            mean = torch.stack([cam.normalize(maps, "max") for maps, _ in seen]).mean(dim=0)
-            if out is None:
-                print(f"maps of {args.target_layer or members[0].target_layer}: {mean.shape[2]} x "
-                      f"{mean.shape[3]} cells for {x.shape[2]} x {x.shape[3]} pixels", flush=True)
-                out = mapstore.create(args.out, (len(names), *mean.shape[1:]))
-            part = rows[done:done + len(batch)]
-            out[part] = cam.normalize(mean, "max").cpu().numpy()
-            probs[part] = torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu().numpy()
-            done += len(batch)
-            clock.add(len(batch))
-    mapstore.finish(args.out, out, names, fold, sizes, classes, probs)
-    return out, probs
+        for part, batch in todo(pixels, np.flatnonzero(fold == k), args, done):
+            made = None
+            if part:
+                x = loading.to_input(batch, device, pre["mean"], pre["std"])
+                with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+                    seen = [batch_maps(args, model, x, shift) for model in members]
+                maps = torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(dim=0)
+                made = (cam.normalize(maps, "max").cpu(),
+                        torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu())
+            for rows, found in process.share((part, made)):
+                if store and rows:
+                    if store.maps is None:
+                        print(f"maps of {args.target_layer or members[0].target_layer}: "
+                              f"{maps.shape[2]} x {maps.shape[3]} cells for {x.shape[2]} x "
+                              f"{x.shape[3]} pixels", flush=True)
+                    store.add(rows, *found)
+            clock.add(process.agree(len(part)))
+    if store:
+        store.finish(names, fold, sizes, classes)
+    return (store.maps, store.probs) if store else (None, None)
+
+
+def todo(pixels, rows, args, done):
+    """(rows, pixels) of the batches for this process with an image that is not done, and ([], None)
+    where another process has one more. Batches are cut before any is left out: which images are
+    seen together, and so the last bit of a map, depends on nothing but --batch-size."""
+    import numpy as np
+
+    from cam2seg import loading
+    cut = [rows[a:a + args.batch_size] for a in range(0, len(rows), args.batch_size)]
+    cut = [part for part in cut if not done[part].all()]
+    if not cut:
+        return
+    batches = loading.Batches(pixels, np.concatenate(cut), args.batch_size, args.workers)
+    mine, loader = [b.tolist() for b in cut[process.rank()::process.count()]], batches(None)
+    for n in range(-(-len(cut) // process.count())):
+        yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
 
 
 def load_classifiers(args):
@@ -274,7 +305,7 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
 
 def report(args, classes, results):
     cli.write_json(args.out / "metrics.json",
-                   {"classes": classes, "args": cli.plain(args), "table2": results})
+                   {"classes": classes, "args": cli.kept(args), "table2": results})
     first, scores = results[0], metrics.SCORES[:4]
     made = [["masks made", *first["made"]], ["share of all pixels", *first["share"]]]
     if "labelled" in first:

@@ -51,11 +51,12 @@ def main(args):
     import torch
     import torch.nn.functional as F
 
-    from cam2seg import engine, loading, metrics, models
+    from cam2seg import engine, loading, metrics, models, process
     with cli.explained("--device"):
         device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
+    process.start()
     cli.start_run(args, [cli.label_path(args)], labels.classes,
                   zip(labels.names, fold.tolist(), strict=True))
 
@@ -67,7 +68,7 @@ def main(args):
                                 hflip=args.hflip, vflip=args.vflip, seed=args.seed)
     model_args = {"arch": args.arch, "num_classes": len(labels.classes), "hidden": args.hidden,
                   "dropout": args.dropout}
-    meta = {"kind": "classifier", "model_args": model_args, "args": cli.plain(args),
+    meta = {"kind": "classifier", "model_args": model_args, "args": cli.kept(args),
             "preprocess": {"size": list(size), "mean": list(images.MEAN),
                            "std": list(images.STD), "classes": labels.classes}}
 
@@ -92,7 +93,15 @@ def main(args):
             """Probabilities of the held-out fold by the weights now in the model, saved as name."""
             engine.save_checkpoint(out / f"{name}.pt", model, {**meta, "best": best})
             batches = engine.predict(model, val, prepare, args.amp, f"fold {k}")
-            return torch.cat([y.sigmoid().cpu() for y, _ in batches]).numpy()
+            return torch.cat(process.in_turn([y.sigmoid().cpu() for y, _ in batches])).numpy()
+
+        def inputs(epoch):
+            """All training images once; where several processes run, in each of them."""
+            every = loading.Batches(train_set, train.indices, args.batch_size, args.workers,
+                                    args.seed, alone=True)
+            for x, _ in every(epoch):
+                process.check()
+                yield prepare(x)
 
         states = [engine.load_checkpoint(out / f"epoch{b['epoch']}.pt", "classifier")["model"]
                   for b in best]
@@ -101,13 +110,15 @@ def main(args):
         model.load_state_dict(engine.average_states(states))
         if args.swa_bn == "update":
             engine.seed_all(args.seed, k, args.epochs)
-            engine.update_bn(model, (prepare(x) for x, _ in train(best[0]["epoch"] - 1)))
+            engine.update_bn(model, inputs(best[0]["epoch"] - 1))
         rows["oof"] = predicted("swa")
         names = [labels.names[i] for i in val.indices]
         for name in ("oof_best", "oof"):  # oof.csv last: it says that the fold is done
             data.write_csv(out / f"{name}.csv", ("ImageId", *labels.classes),
                            ((n, *p) for n, p in zip(names, rows[name].tolist(), strict=True)))
 
+    if not process.first():
+        return
     table = []
     for name, title in (("oof_best", "best epoch"), ("oof", f"mean of {args.swa} (SWA)")):
         kept, p = gather(args, name, labels)

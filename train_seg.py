@@ -47,11 +47,12 @@ def main(args):
     import numpy as np
     import torch
 
-    from cam2seg import engine, loading, models
+    from cam2seg import engine, loading, models, process
     with cli.explained("--device"):
         device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
+    process.start()
     cli.start_run(args, [args.masks, args.folds], given.classes,
                   zip(given.names, fold.tolist(), strict=True))
 
@@ -65,7 +66,7 @@ def main(args):
                              masks=(given.rles, sizes, len(given.classes)),
                              hflip=args.hflip, vflip=args.vflip, seed=args.seed)
     model_args = {"arch": args.arch, "num_classes": len(given.classes)}
-    meta = {"kind": "unet", "model_args": model_args, "args": cli.plain(args),
+    meta = {"kind": "unet", "model_args": model_args, "args": cli.kept(args),
             "preprocess": {"size": list(size), "mean": list(images.MEAN),
                            "std": list(images.STD), "classes": given.classes}}
 
@@ -88,11 +89,13 @@ def main(args):
         model.load_state_dict(
             engine.load_checkpoint(out / f"epoch{best['epoch']}.pt", "unet")["model"])
         engine.save_checkpoint(out / "best.pt", model, {**meta, "best": [best]})
-        names = [given.names[i] for i in val.indices]
-        rles = predict(args, [model], val, names, sizes, prepare)
-        data.write_masks(out / "oof_masks.csv", names, given.classes, rles)
+        rles = predict(args, [model], val, given.names, sizes, prepare)
+        data.write_masks(out / "oof_masks.csv", [given.names[i] for i in val.indices],
+                         given.classes, rles)
 
-    report(args, gather(args, given), given, truth, sizes)
+    process.barrier()
+    if process.first():
+        report(args, gather(args, given), given, truth, sizes)
     if args.predict:
         nets = [load_unet(path).to(device) for path in sorted(args.out.glob("fold*/best.pt"))]
         new = images.ImageSet(args.predict, list(new_sizes), size, np.zeros((len(new_sizes), 0)))
@@ -141,19 +144,19 @@ def load_unet(path):
 
 def predict(args, nets, batches, names, sizes, prepare):
     """{(name, class index): run lengths} of the mean probability of the nets, thresholded at each
-    image's own size."""
+    image's own size. names: of the data set behind the batches. Each process does its part."""
     import torch.nn.functional as F
 
-    from cam2seg import engine, models
+    from cam2seg import engine, models, process
     rles, mean = {}, models.MeanProbability(nets)
     probs = (p for batch, _ in engine.predict(mean, batches, prepare, args.amp, "masks")
              for p in batch)
-    for name, p in zip(names, probs, strict=True):
+    for name, p in zip((names[i] for i in batches.rows()), probs, strict=True):
         full = F.interpolate(p[None], size=sizes[name], mode="bilinear")[0].cpu().numpy()
         for c, heat in enumerate(full):
             mask = masks.binarize(heat, args.threshold, args.min_seg_len)
             rles[name, c] = masks.rle_encode(mask)
-    return rles
+    return {key: rle for part in process.share(rles) for key, rle in part.items()}
 
 
 def seg_loss(logits, target, kind):
@@ -184,7 +187,7 @@ def gather(args, given):
 def report(args, predicted, given, truth, sizes):
     names, rles = predicted
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
-    result = {"classes": given.classes, "args": cli.plain(args), "images": len(names)}
+    result = {"classes": given.classes, "args": cli.kept(args), "images": len(names)}
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
         result["images_with_defect"] = len(defect)

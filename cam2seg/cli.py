@@ -8,16 +8,27 @@ import ctypes
 import hashlib
 import json
 import os
+import signal
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
-from . import data, images
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+from . import data, images, process
 from .data import DataError
 from .tables import one_line
 
+_locks = []  # open files of the folders that this process works in
+# What the scripts leave in --out, and --overwrite takes away.
+MADE = ("folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
+        "maps.csv", "maps.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
+        "class_*.png", "*.tmp", "fold*/*.pt", "fold*/oof*.csv", "fold*/log.jsonl", "fold*/*.tmp")
 # Flags that may differ between a run and its --resume: they do not change what is computed.
 FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
 
@@ -156,27 +167,46 @@ def folds_of(path, names):
 def start_run(args, sources, classes, folds=None):
     """Make or take up the folder args.out: args.json and, given folds [(name, fold)], folds.csv.
 
-    A folder that holds a run needs --resume (same flags and sources) or --overwrite.
+    A folder that holds a run needs --resume (same flags and sources) or --overwrite, and no other
+    process may be at work in it. The first process does this for all.
     """
-    path, resume = args.out / "args.json", getattr(args, "resume", False)
     now = {"args": plain(args), "classes": classes,
            "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")},
            "sha256": {str(s): hashlib.sha256(Path(s).read_bytes()).hexdigest()
                       for s in sources if s and Path(s).is_file()}}
-    if path.exists() and resume:
+    process.first_does(lambda: _start_run(args, now, folds), (DataError, OSError))
+
+
+def _start_run(args, now, folds):
+    path = args.out / "args.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    lock(args.out)
+    if path.exists() and args.resume:
         check_resume(path, now)
         return
     if path.exists() and not args.overwrite:
-        raise DataError(f"{args.out} holds a run: add --overwrite to replace it"
-                        + (" or --resume to go on with it" if hasattr(args, "resume") else "")
-                        + ", or name another --out")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for old in (*args.out.glob("fold*/*.pt"), *args.out.glob("fold*/oof*.csv"),
-                *args.out.glob("fold*/log.jsonl")):
-        old.unlink()
+        raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "
+                        "on with it, or name another --out")
+    path.unlink(missing_ok=True)
+    for old in (old for pattern in MADE for old in args.out.glob(pattern)):
+        if str(old) not in now["sha256"]:  # what the run reads stays
+            old.unlink()
     if folds is not None:
         data.write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
     write_json(path, now)
+
+
+def lock(folder):
+    """Keep other processes out of a folder for as long as this one lives. Raises DataError."""
+    if fcntl is None:  # not on Windows
+        return
+    file = open(folder / ".lock", "a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not passed on to workers
+    except OSError as error:
+        file.close()
+        raise DataError(f"{folder} is in use by another process") from error
+    _locks.append(file)
 
 
 def check_resume(path, now):
@@ -196,6 +226,11 @@ def plain(args):
             if isinstance(v, (list, tuple)) else v for k, v in vars(args).items()}
 
 
+def kept(args):
+    """The flags that change what is computed, the same for a run and its --resume."""
+    return {k: v for k, v in plain(args).items() if k not in FREE}
+
+
 def read_json(path):
     """Raises DataError for a file that is missing or not JSON."""
     try:
@@ -205,9 +240,10 @@ def read_json(path):
 
 
 def write_json(path, value):
-    tmp = Path(f"{path}.tmp")
-    tmp.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(tmp, path)
+    """A JSON file, whole or not at all, by the first process."""
+    if process.first():
+        with process.whole_file(path, encoding="utf-8") as file:
+            file.write(json.dumps(value, indent=1) + "\n")
 
 
 def print_table(title, header, rows):
@@ -246,21 +282,40 @@ def keep_freed_memory():
 
 
 def run(main, get_args):
-    """Exit status of main(get_args()): 2 with one line on stderr for bad input, 130 for Ctrl-C."""
+    """Exit status of main(get_args()): 2 with one line on stderr for bad input, 130 and 143 for
+    Ctrl-C and SIGTERM, 1 where another process of the run is gone."""
     keep_freed_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, which are read or refused
+    rank = int(os.environ.get("RANK", 0))
     try:
-        main(get_args())
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    except (DataError, FloatingPointError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        from .engine import CheckpointError
-        if not isinstance(error, CheckpointError):
+        with process.stopping(), open(os.devnull, "w") as nowhere:
+            with redirect_stdout(nowhere) if rank else nullcontext():
+                main(get_args())
+        process.end()
+    except (process.Stopped, KeyboardInterrupt) as stop:
+        signum = getattr(stop, "signum", signal.SIGINT)
+        if not rank:
+            print(f"stopped by {signal.Signals(signum).name}; the same command with --resume goes "
+                  "on from here", file=sys.stderr)
+        return 128 + signum
+    except process.Lost as error:
+        print(f"error: {one_line(error)}; the same command with --resume goes on from the last "
+              "epoch", file=sys.stderr)
+        return 1
+    except (ValueError, FloatingPointError, OSError) as error:
+        if isinstance(error, ValueError) and not _is_said(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    finally:
+        while _locks:
+            _locks.pop().close()
     return 0
+
+
+def _is_said(error):
+    """Whether a ValueError is meant for the user."""
+    if isinstance(error, DataError):
+        return True
+    from .engine import CheckpointError
+    return isinstance(error, CheckpointError)

@@ -18,6 +18,8 @@ import torch
 import torch.nn as nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from . import process
+
 FORMAT = 1
 
 
@@ -26,13 +28,16 @@ class CheckpointError(ValueError):
 
 
 def pick_device(name="auto"):
-    """torch.device of "auto" (cuda where there is one), "cpu", "cuda" or "cuda:1".
+    """torch.device of "auto" (cuda where there is one), "cpu", "cuda" or "cuda:1". Of the processes
+    that torchrun starts on a machine, "auto" and "cuda" give each its own.
 
     Raises ValueError for any other name and for a device that is not there.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if there else "cpu")
+        name = "cuda" if there else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", name):
         raise ValueError(f"'{name}': expected auto, cpu, cuda or cuda:N")
     if name != "cpu" and int(name[5:] or 0) >= there:
@@ -45,30 +50,38 @@ def seed_all(*parts):
     torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1))
 
 
-def train_one_epoch(model, batches, epoch, prepare, loss_fn, optimizer, amp=False):
+def train_one_epoch(model, batches, epoch, prepare, loss_fn, optimizer, amp=False, steps=None):
     """One pass in training mode -> (mean loss over images, seconds spent waiting for data).
 
-    prepare: pixels -> network input; loss_fn: logits, target -> mean over the batch.
-    Raises FloatingPointError, naming the step, at the first loss that is not finite.
+    prepare: pixels -> network input; loss_fn: logits, target -> mean over the batch. steps: the
+    (loss, images) of the steps taken, a list that grows; those in it at first are passed over.
+    Several processes each take their part of a batch, and their gradients weigh by its size.
+    Raises FloatingPointError, naming the step, at the first loss that is not finite, and
+    process.Stopped after the step in which a signal came.
     """
     model.train()
-    losses, sizes, waited, clock = [], [], 0.0, Progress(len(batches), f"epoch {epoch + 1}")
+    steps, clock = [] if steps is None else steps, Progress(len(batches), f"epoch {epoch + 1}")
     device = next(model.parameters()).device
-    for pixels, target in clock.timed(batches(epoch)):
+    for pixels, target in clock.timed(batches(epoch, len(steps)) if steps else batches(epoch)):
+        images = process.agree(len(pixels))
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             logits = model(prepare(pixels))
         loss = loss_fn(logits.float(), target.to(device, non_blocking=True))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * (len(pixels) * process.count() / images)).backward()
         optimizer.step()
-        losses.append(loss.detach())  # read at the end: no wait for the device in each step
-        sizes.append(len(pixels))
-        clock.add(len(pixels))
-    losses, sizes = torch.stack(losses).double().cpu(), torch.tensor(sizes, dtype=torch.float64)
+        # the loss is read at the end: no wait for the device in each step
+        steps.append((loss.detach(), len(pixels)))
+        clock.add(images)
+    losses = torch.stack([loss for loss, _ in steps]).double().cpu()
+    sizes = torch.tensor([n for _, n in steps], dtype=torch.float64)
     bad = (~losses.isfinite()).nonzero()
-    if len(bad):
-        raise FloatingPointError(f"loss is {losses[bad[0]].item()} at step {int(bad[0])}")
-    return float((losses * sizes).sum() / sizes.sum()), clock.waited
+    wrong = f"loss is {losses[bad[0]].item()} at step {int(bad[0])}" if len(bad) else ""
+    parts = process.share([float((losses * sizes).sum()), float(sizes.sum()), wrong])
+    for *_, wrong in parts:
+        if wrong:
+            raise FloatingPointError(wrong)
+    return sum(p[0] for p in parts) / sum(p[1] for p in parts), clock.waited
 
 
 @torch.no_grad()
@@ -102,14 +115,16 @@ class Progress:
             yield item
 
     def add(self, n):
+        """n more are done. Raises process.Stopped if a signal asked for the end."""
         self.done += n
         now = time.perf_counter()
-        if sys.stderr.isatty() and (now - self.shown > 0.5 or self.done == self.total):
+        if sys.stderr.isatty() and process.first() and (now - self.shown > 0.5 or self.done == self.total):
             self.shown, rate = now, self.done / (now - self.start)
             left = (self.total - self.done) / rate
             end = "\r" if self.done < self.total else "\r\033[K"
             print(f"{self.what}: {self.done}/{self.total}  {rate:.0f} images/s  {left:.0f} s left ",
                   end=end, file=sys.stderr, flush=True)
+        process.check()
 
 
 def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
@@ -124,23 +139,35 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
     """
     out = Path(out)
     plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
-    best, start, log = [], 0, out / "log.jsonl"
+    best, start, log, midway = [], 0, out / "log.jsonl", None
+    device = next(model.parameters()).device
     if resume and (out / "last.pt").exists():
         last = load_checkpoint(out / "last.pt", meta["kind"])
         model.load_state_dict(last["model"])
         optimizer.load_state_dict(last["optimizer"])
         plateau.load_state_dict(last["plateau"])
-        best, start = last["best"], last["epochs_done"]
+        best, start, midway = last["best"], last["epochs_done"], last.get("midway")
+    net = process.wrapped(model, device)
     lines = log.read_text().splitlines()[:start] if start else []
+
+    def state_of(epochs_done):
+        return {**meta, "optimizer": optimizer.state_dict(), "plateau": plateau.state_dict(),
+                "best": best, "epochs_done": epochs_done}
+
     for epoch in range(start, epochs):
-        seed_all(*seed, epoch)
+        steps = start_epoch((*seed, epoch), midway, device)
         began, rates = time.perf_counter(), [g["lr"] for g in optimizer.param_groups]
         try:
-            loss, waited = train_one_epoch(model, train, epoch, prepare, loss_fn, optimizer, amp)
+            loss, waited = train_one_epoch(net, train, epoch, prepare, loss_fn, optimizer, amp,
+                                           steps)
+            process.same(model)
+            seconds = time.perf_counter() - began
+            val_loss = mean_loss(predict(model, val, prepare, amp, "validate"), loss_fn)
+        except process.Stopped:
+            save_checkpoint(out / "last.pt", model, {**state_of(epoch), "midway": end_early(steps)})
+            raise
         except FloatingPointError as error:
             raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr {rates}") from error
-        seconds = time.perf_counter() - began
-        val_loss = mean_loss(predict(model, val, prepare, amp, "validate"), loss_fn)
         if not math.isfinite(val_loss):
             raise FloatingPointError(f"{out}: epoch {epoch + 1}: validation loss is {val_loss}")
         plateau.step(val_loss)
@@ -153,23 +180,51 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
                "waited": round(waited, 2)}
         lines.append(json.dumps(row))
         write_text(log, "\n".join(lines) + "\n")
-        save_checkpoint(out / "last.pt", model, {  # after the log: a resume cuts, never lacks
-            **meta, "optimizer": optimizer.state_dict(), "plateau": plateau.state_dict(),
-            "best": best, "epochs_done": epoch + 1})
+        save_checkpoint(out / "last.pt", model, state_of(epoch + 1))  # after the log: a resume cuts
+        midway = None
         print(f"{out}  epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
               f"lr {rates[-1]:.1e}  {row['images_per_second']} images/s", flush=True)
+    process.barrier()  # the first has written all of it
     for path in out.glob("epoch*.pt"):
-        if path.stem[5:] not in [str(b["epoch"]) for b in best]:
+        if path.stem[5:] not in [str(b["epoch"]) for b in best] and process.first():
             path.unlink()
     return best
 
 
+def start_epoch(seed, midway, device):
+    """Seed this process for an epoch, or take it up in its middle -> steps taken so far."""
+    seed_all(*seed, *[process.rank()][:process.rank()])  # each process drops out others
+    if midway is None:
+        return []
+    if len(midway) == process.count():
+        mine = midway[process.rank()]
+        losses, sizes = mine["losses"], mine["sizes"]
+        torch.set_rng_state(mine["rng"])
+        if device.type == "cuda" and mine["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(mine["cuda_rng"], device)
+    else:  # of another number of processes: each now has an equal share of what was seen
+        n = torch.tensor([m["sizes"] for m in midway], dtype=torch.float64)
+        losses = ((torch.stack([m["losses"] for m in midway]) * n).sum(0) / n.sum(0)).float()
+        sizes = (n.sum(0) / process.count()).tolist()
+    return list(zip(losses.to(device), sizes, strict=True))
+
+
+def end_early(steps):
+    """What start_epoch takes an epoch up from: a dict for each process."""
+    cuda = steps and steps[0][0].is_cuda
+    return process.share({
+        "losses": torch.stack([loss for loss, _ in steps]).cpu() if steps else torch.zeros(0),
+        "sizes": [n for _, n in steps], "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(steps[0][0].device) if cuda else None})
+
+
 def mean_loss(predictions, loss_fn):
-    """Mean of the loss over images, from (logits, target) batches."""
+    """Mean of the loss over images, from (logits, target) batches, those of all processes."""
     total, count = 0.0, 0
-    for logits, target in predictions:
-        total += loss_fn(logits, target.to(logits.device)).item() * len(logits)
-        count += len(logits)
+    for loss, n in process.in_turn([(loss_fn(logits, target.to(logits.device)).item(), len(logits))
+                                    for logits, target in predictions]):
+        total += loss * n
+        count += n
     return total / count
 
 
@@ -210,20 +265,22 @@ def update_bn(model, batches):
 
 
 def write_text(path, text):
-    """A text file, whole or not at all."""
-    tmp = Path(f"{path}.tmp")
-    tmp.write_text(text, encoding="utf-8")
-    os.replace(tmp, path)
+    """A text file, whole or not at all, by the first process."""
+    if process.first():
+        with process.whole_file(path, encoding="utf-8") as file:
+            file.write(text)
 
 
 def save_checkpoint(path, model, meta):
-    """Write {"format", "model", **meta}, whole or not at all. meta: tensors and plain values."""
-    tmp = Path(f"{path}.tmp")
-    with open(tmp, "wb") as file:
-        torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(tmp, path)
+    """Write {"format", "model", **meta}, whole or not at all, in the first process. meta: tensors
+    and plain values. Raises OSError where the disk does not take it."""
+    if not process.first():
+        return
+    with process.whole_file(path, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, file)
+        except RuntimeError as error:  # torch's own for a write that failed
+            raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
 
 
 def _interned(value):

@@ -1,48 +1,80 @@
 """Batches of a data set in a fixed order, and their pixels as network input."""
 
+import signal
+
 import numpy as np
 import torch
+
+from . import process
+from .tables import DataError
 
 
 class Batches:
     """The batches of some images of a data set; call it with an epoch to iterate over them once.
 
-    epoch None: in order, without augmentation. Else shuffled by (seed, epoch). A rest of one image
-    joins the batch before it: BatchNorm cannot train on a single value.
+    epoch None: in order, without augmentation. Else shuffled by (seed, epoch), and a second
+    argument is the number of batches to pass over. A rest of one image joins the batch before it:
+    BatchNorm cannot train on a single value.
+
+    Where several processes run, each gets its part of every training batch, and every so many-th
+    batch where epoch is None; `alone` gives it all. batch_size is that of all together.
+    Raises DataError where it leaves a process less than two images.
     """
 
-    def __init__(self, dataset, indices, batch_size, workers=0, seed=0):
+    def __init__(self, dataset, indices, batch_size, workers=0, seed=0, alone=False):
         self.indices = np.asarray(indices)
-        self.order = Order(self.indices, batch_size, seed)
+        world = (0, 1) if alone else (process.rank(), process.count())
+        if world[1] > 1 and batch_size < 2 * world[1]:
+            raise DataError(f"--batch-size {batch_size} is for all {world[1]} processes together: "
+                            f"expected {2 * world[1]} or more")
+        self.order = Order(self.indices, batch_size, seed, *world)
         self.loader = torch.utils.data.DataLoader(
             dataset, batch_sampler=self.order, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0, worker_init_fn=leave_signals,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator())  # its own: else it draws from torch's when workers start
 
     def __len__(self):
         return len(self.indices)  # images, not batches
 
-    def __call__(self, epoch=None):
-        self.order.epoch = epoch
+    def __call__(self, epoch=None, skip=0):
+        self.order.epoch, self.order.skip = epoch, skip
         return iter(self.loader)
+
+    def rows(self):
+        """The indices that this process gets where epoch is None, in their order."""
+        self.order.epoch, self.order.skip = None, 0
+        return [i for batch in self.order for i, _ in batch]
+
+
+def leave_signals(worker):
+    """Ctrl-C reaches all processes of a terminal; what is to be done, the main one decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Order:
     """The lists of (index, epoch) behind Batches; not part of it, or the two would hold each other
     and the workers live on until the garbage collector comes by. DEV-31: a rest of one image."""
 
-    def __init__(self, indices, batch_size, seed):
-        self.indices, self.batch_size, self.seed, self.epoch = indices, batch_size, seed, None
+    def __init__(self, indices, batch_size, seed, rank=0, count=1):
+        self.indices, self.batch_size, self.seed = indices, batch_size, seed
+        self.rank, self.count, self.epoch, self.skip = rank, count, None, 0
 
     def __iter__(self):
         order = self.indices
         if self.epoch is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         starts = list(range(0, len(order), self.batch_size))
-        if self.epoch is not None and len(starts) > 1 and len(order) - starts[-1] == 1:
+        if self.epoch is not None and len(starts) > 1 and len(order) - starts[-1] < 2 * self.count:
             starts.pop()
-        for a, b in zip(starts, starts[1:] + [len(order)], strict=True):
-            yield [(int(i), self.epoch) for i in order[a:b]]
+        batches = [order[a:b] for a, b in zip(starts, starts[1:] + [len(order)], strict=True)]
+        if self.epoch is None:
+            batches = batches[self.rank::self.count]
+        else:
+            batches = [np.array_split(b, self.count)[self.rank] for b in batches[self.skip:]]
+        for batch in batches:
+            yield [(int(i), self.epoch) for i in batch]
 
 
 def to_input(pixels, device, mean, std):

@@ -4,30 +4,72 @@ maps.npy: float16 (N, C, h, w), each map divided by its maximum. maps.csv: Image
 over the folds), H, W and one probability per class, a row for each image in the order of maps.npy.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from . import data
 
+PROBS = "probs.npy.tmp"  # while maps are made: (N, C), nan where an image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
 
 
-def create(folder, shape):
-    """A memory-mapped array to fill; finish() gives it its name. shape: (N, C, h, w).
+class Store:
+    """The maps of a run while they are made, taken up where a stopped run left them."""
 
-    DEV-21: float16 is fine enough.
-    """
-    return np.lib.format.open_memmap(Path(folder) / "maps.npy.tmp", "w+", np.float16, shape)
+    def __init__(self, folder, images, classes):
+        self.folder, self.shape = Path(folder), (images, classes)
+        self.maps, self.probs = None, None
+        made = [self.folder / name for name in ("maps.npy.tmp", "maps.npy")]
+        made = [path for path in made if path.exists()]
+        if made and (self.folder / PROBS).exists():
+            self.maps, self.probs = (np.load(p, mmap_mode="r+")
+                                     for p in (made[0], self.folder / PROBS))
+
+    def done(self):
+        """Which images have their maps, bool (N,)."""
+        return np.zeros(self.shape[0], bool) if self.probs is None \
+            else np.isfinite(self.probs).all(axis=1)
+
+    def add(self, rows, maps, probs):
+        """maps (B, C, h, w) and probabilities (B, C) of some images."""
+        if self.maps is None:
+            self.maps = _create(self.folder / "maps.npy.tmp", np.float16,  # DEV-21: fine enough
+                                (self.shape[0], *maps.shape[1:]))
+            self.probs = _create(self.folder / PROBS, np.float64, self.shape)
+            self.probs[:] = np.nan
+        self.maps[rows] = maps
+        self.probs[rows] = probs  # after the maps: says that they are there
+
+    def finish(self, names, fold, sizes, classes):
+        """Name the filled array and write maps.csv, which says that both are whole."""
+        self.maps.flush()
+        if (self.folder / "maps.npy.tmp").exists():
+            (self.folder / "maps.npy.tmp").replace(self.folder / "maps.npy")
+        data.write_csv(self.folder / "maps.csv", (*COLUMNS, *classes),
+                       ((n, k, *sizes[n], *p) for n, k, p in
+                        zip(names, fold.tolist(), self.probs.tolist(), strict=True)))
+        (self.folder / PROBS).unlink()
 
 
-def finish(folder, maps, names, fold, sizes, classes, probs):
-    """Name the filled array and write maps.csv, which says that both are whole."""
-    maps.flush()
-    (Path(folder) / "maps.npy.tmp").replace(Path(folder) / "maps.npy")
-    data.write_csv(Path(folder) / "maps.csv", (*COLUMNS, *classes),
-                   ((n, k, *sizes[n], *p)
-                    for n, k, p in zip(names, fold.tolist(), probs.tolist(), strict=True)))
+def _create(path, dtype, shape):
+    """A memory-mapped array whose place on the disk is taken: a full disk is an OSError here, and
+    would be a dead process later."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError:
+                path.unlink()
+                raise
+    return array
+
+
+def finished(folder):
+    """Whether a folder holds all maps of its run."""
+    return all((Path(folder) / name).exists() for name in ("maps.csv", "maps.npy"))
 
 
 def read(folder):

@@ -1,8 +1,8 @@
 """CSV files in and out, and the error that says in one line what is wrong with a file."""
 
 import csv
-import os
-from pathlib import Path
+
+from . import process
 
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
@@ -50,11 +50,9 @@ def read_csv(path, expected=FORMS):
 
 
 def write_csv(path, header, rows):
-    """A CSV file, whole or not at all."""
-    path = Path(path)
-    tmp = path.with_name(path.name + ".tmp")
-    with open(tmp, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(tmp, path)
+    """A CSV file, whole or not at all, by the first process."""
+    if process.first():
+        with process.whole_file(path, newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)

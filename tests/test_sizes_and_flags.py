@@ -64,6 +64,9 @@ def test_unet_masks_at_the_size_of_each_image():
         def __call__(self, epoch):
             return iter([(torch.zeros(2, 4, 6, 3), torch.zeros(2))])
 
+        def rows(self):
+            return [0, 1]
+
     sizes = {"a": (9, 5), "b": (4, 12)}
     args = argparse.Namespace(amp=False, threshold=0.45, min_seg_len=7)
     rles = train_seg.predict(args, [Net()], Two(), ["a", "b"], sizes, lambda p: p)

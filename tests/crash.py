@@ -1,0 +1,147 @@
+"""Kill the four scripts at random moments, resume them, and compare every byte with an unbroken run.
+
+    python tests/crash.py [--kills 32] [--seed 0]
+
+A kill is SIGKILL after a random time or in the middle of writing a file, or SIGTERM after a random
+time, which lets the script save what it has. log.jsonl is compared without its timings.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+
+from conftest import SMALL, call, write_images  # noqa: E402
+
+TRAINED = [*SMALL, "--epochs", 4]
+STEPS = [
+    ("train_cls", ["--data", "d", "--out", "cls", "--folds", 2, *TRAINED], 0.4),
+    ("make_masks", ["--data", "d", "--cls", "cls", "--out", "masks", "--target-layer", "features.5",
+                    "--search", "--workers", 0, "--device", "cpu", "--batch-size", 5], 0.25),
+    ("train_seg", ["--data", "d", "--masks", "d/train.csv", "--folds", "cls/folds.csv", "--out",
+                   "seg", *TRAINED], 0.25),
+    ("evaluate", ["--data", "d", "--folds", "cls/folds.csv", "--out", "eval",
+                  "maps=masks/masks.csv", "unet=seg/oof_masks.csv"], 0.1)]
+TIMINGS = ("seconds", "images_per_second", "waited")
+
+
+def die_in_write(number):
+    """SIGKILL at the number-th file, with half of it on the disk."""
+    real, left = os.fsync, [number]
+
+    def fsync(fd):
+        left[0] -= 1
+        if not left[0]:
+            os.ftruncate(fd, os.fstat(fd).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(fd)
+
+    os.fsync = fsync
+
+
+def attempt(folder, script, flags, kill=None, at=None, log=None):
+    """(exit status, seconds) of a script in a process of its own; kill: a signal after `at` seconds,
+    or "write" in the at-th file that it writes. A status below 0 is the signal that ended it."""
+    began, pid = time.time(), os.fork()
+    if not pid:
+        os.chdir(folder)
+        out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        if kill == "write":
+            die_in_write(at)
+        code = 1
+        try:
+            code = call(script, *flags)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    if kill and kill != "write":
+        while time.time() - began < at and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        try:
+            os.kill(pid, kill)
+        except ProcessLookupError:  # it was done before
+            return 0, time.time() - began
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # the wait above took it
+        return 0, time.time() - began
+    return os.waitstatus_to_exitcode(status), time.time() - began
+
+
+def contents(folder):
+    """{path: bytes} of all that a run leaves, without what differs by nature."""
+    out = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
+        what, name = path.read_bytes(), str(path.relative_to(folder))
+        if path.name == "log.jsonl":
+            what = [{k: v for k, v in json.loads(line).items() if k not in TIMINGS}
+                    for line in what.decode().splitlines()]
+        if path.name == "args.json":
+            what = json.loads(what)
+            what["args"] = {k: v for k, v in what["args"].items() if k != "resume"}
+        if path.name != "steps":
+            out[name] = what
+    return out
+
+
+def soak(folder, kills, rng):
+    """Number of kills that hit, by signal; exits with a message at the first difference."""
+    write_images(folder / "whole/d", 24)
+    write_images(folder / "broken/d", 24)
+    hit = {"SIGKILL": 0, "SIGTERM": 0, "in a write": 0}
+    for script, flags, part in STEPS:
+        log = folder / f"{script}.log"
+        code, seconds = attempt(folder / "whole", script, flags, log=log)
+        if code:
+            sys.exit(f"{script} failed unbroken:\n{log.read_text()}")
+        wanted, done = round(kills * part), 0
+        while done < wanted:
+            kill = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, "write"])
+            at = rng.randint(1, 6) if kill == "write" else rng.uniform(0.02, 0.7) * seconds
+            code, _ = attempt(folder / "broken", script, [*flags, "--resume"], kill, at, log)
+            if code in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
+                hit["in a write" if kill == "write" else kill.name] += 1
+                done += 1
+            elif code:
+                sys.exit(f"{script}: exit {code} after a kill:\n{log.read_text()[-3000:]}")
+            else:  # it was done before it was hit: once more from the start
+                again = attempt(folder / "broken", script, [*flags, "--overwrite"], "write", 1, log)
+                hit["in a write"] += again[0] < 0
+                done += again[0] < 0
+        code, _ = attempt(folder / "broken", script, [*flags, "--resume"], log=log)
+        if code:
+            sys.exit(f"{script}: exit {code} at the last resume:\n{log.read_text()[-3000:]}")
+        whole, broken = contents(folder / "whole"), contents(folder / "broken")
+        wrong = [n for n in sorted(whole.keys() | broken.keys()) if whole.get(n) != broken.get(n)]
+        if wrong:
+            sys.exit(f"{script}: differ after {done} kills: {', '.join(wrong)}")
+        print(f"{script}: {done} kills, {len(whole)} files equal", flush=True)
+    return hit
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--kills", type=int, default=32)
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args()
+    torch.set_num_threads(1)  # a pool of threads does not outlive a fork
+    with tempfile.TemporaryDirectory() as folder:
+        hit = soak(Path(folder), args.kills, random.Random(args.seed))
+    print(f"{sum(hit.values())} kills: {hit}; every file as in the unbroken run")
+
+
+if __name__ == "__main__":
+    main()
