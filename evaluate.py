@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, mapstore, masks, metrics, report
+from cam2seg import cli, data, images, mapstore, masks, metrics, report, rundir
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
 
@@ -52,7 +52,9 @@ def main(args):
         raise cli.DataError("no image left to score")
     known = data.read_folds(args.folds) if args.folds else {}
     fold = np.array([known.get(n, -1) for n in labels.names])
-    cli.start_run(args, [cli.label_path(args)], labels.classes)
+    maps = {name: open_maps(Path(text.rpartition("=")[2]).parent, labels.classes)
+            for name, text in zip(given, args.masks, strict=True) if args.figures}
+    rundir.start_run(args, [cli.label_path(args)], labels.classes)
 
     C = len(labels.classes)
     sets = {EMPTY: {}, WHOLE: whole(labels, sizes), **{n: m.rles for n, m in given.items()}}
@@ -62,10 +64,10 @@ def main(args):
               for name, rles in sets.items()}
     for name, n in counts.items():
         result["masks"][name] = {"scores": metrics.mask_scores(*n), "folds": by_fold(n, fold)}
-    cli.write_json(args.out / "metrics.json", result)
+    rundir.write_json(args.out / "metrics.json", result)
     show(result)
     if args.figures:
-        figures(args, labels, sizes, given, counts)
+        figures(args, labels, sizes, given, counts, maps)
 
 
 def load_masks(args, labels, sizes):
@@ -135,11 +137,9 @@ def show(result):
                          "recall": "Recall of all pixels of a class"}[score], header, rows)
 
 
-def figures(args, labels, sizes, given, counts):
+def figures(args, labels, sizes, given, counts, maps):
     """A contact sheet per class: images spread evenly from best to worst of the first CSV."""
     import numpy as np
-    maps = {name: open_maps(Path(text.rpartition("=")[2]).parent)
-            for name, text in zip(given, args.masks, strict=True)}
     columns = ["truth, all classes", "truth"]
     for name in given:
         columns += [f"map of {name}"] * (maps[name] is not None) + [name]
@@ -171,13 +171,19 @@ def figures(args, labels, sizes, given, counts):
         print(f"wrote {path}")
 
 
-def open_maps(folder):
+def open_maps(folder, classes):
     """name, class index, (H, W) -> map (H, W) in [0, 1] of a make_masks.py run; None if not one."""
     import numpy as np
     if not (folder / "maps.csv").exists():
         return None
-    flags = cli.read_json(folder / "metrics.json")["args"]
-    names, _, _, maps = mapstore.read(folder)
+    flags = rundir.read_run(folder / "metrics.json")["args"]
+    if not {"norm", "norm_after"} <= flags.keys():
+        raise cli.DataError(f"{folder}/metrics.json: no --norm in it, expected that of "
+                            "make_masks.py")
+    names, its_classes, _, maps = mapstore.read(folder)
+    if its_classes != classes:
+        raise cli.DataError(f"{folder}/maps.csv, row 1: maps of classes {','.join(its_classes)}, "
+                            f"expected {','.join(classes)}")
     row = {name: i for i, name in enumerate(names)}
 
     def map_of(name, c, size):

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, mapstore, masks, metrics, process
+from cam2seg import cli, data, images, mapstore, masks, metrics, process, rundir
 
 METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "guided-gradcam")
 # What the maps depend on; the other flags only turn maps into masks.
@@ -67,17 +67,17 @@ def get_args(argv=None):
 def main(args):
     import numpy as np
     names, labels, sizes, fold = load(args)
-    classes = cli.read_json(args.cls / "args.json")["classes"]
+    classes = rundir.read_run(args.cls / "args.json")["classes"]
     if labels and labels.classes != classes:
         raise cli.DataError(f"{cli.label_path(args)}: classes {labels.classes}, but {args.cls} was "
                             f"trained on {classes}")
     if args.reuse_maps:
-        cli.lock(args.out)
-        maps, probs = load_maps(args, names, classes)
+        rundir.lock(args.out)
+        maps, probs = load_maps(args, names, fold, sizes, classes)
     else:
-        nets, pre, device = load_classifiers(args)
+        nets, pre, device = load_classifiers(args, classes)
         process.start()
-        cli.start_run(args, [cli.label_path(args)], classes)
+        rundir.start_run(args, [cli.label_path(args)], classes)
         maps, probs = make_maps(args, names, fold, classes, sizes, nets, pre, device)
     if not process.first():
         return
@@ -94,8 +94,6 @@ def main(args):
     results = [masks_with("masks", dict.fromkeys(folds, flags))]
     if args.search:
         rows = labels.y.any(axis=1)  # [P] III: images with a defect
-        if len(set(fold[rows].tolist())) < 2:
-            raise cli.DataError("--search needs true masks in two folds or more")
         grid = search_grid(args, sizes)
         counts = count(args, names, labels, sizes, maps, grid["threshold"])
         counts = [n[rows] for n in (*counts, gate, fold)]
@@ -123,7 +121,7 @@ def load(args):
         raise cli.DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     known = {} if args.new_images else data.read_folds(args.cls / "folds.csv")
     fold = np.array([known.get(n, -1) for n in names])
-    trained = [int(p.parent.name[4:]) for p in args.cls.glob(f"fold*/{args.checkpoint}.pt")]
+    trained = rundir.fold_files(args.cls, f"{args.checkpoint}.pt")
     if not trained:
         raise cli.DataError(f"{args.cls}: no fold*/{args.checkpoint}.pt, expected a run of "
                             "train_cls.py")
@@ -133,6 +131,11 @@ def load(args):
               "trained: they get no mask")
         names, fold = [n for n, k in zip(names, keep, strict=True) if k], fold[keep]
         labels = labels and labels.keep(keep)
+    if not names:
+        raise cli.DataError(f"{args.cls}: no image left to mask, expected some in the folds "
+                            f"{', '.join(map(str, trained))}")
+    if args.search and len(set(fold[labels.y.any(axis=1)].tolist())) < 2:
+        raise cli.DataError(f"{path}: --search needs true masks in two folds or more")
     return names, labels, sizes, fold
 
 
@@ -147,7 +150,7 @@ def make_maps(args, names, fold, classes, sizes, nets, pre, device):
 
     from cam2seg import cam, engine, loading
     if args.resume and mapstore.finished(args.out):
-        return load_maps(args, names, classes)
+        return load_maps(args, names, fold, sizes, classes)
     mean_std = (torch.tensor(pre[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
     shift = torch.div(*mean_std) if args.smooth_image else 0.0  # DEV-6
     pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
@@ -196,50 +199,61 @@ def todo(pixels, rows, args, done):
         yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
 
 
-def load_classifiers(args):
+def load_classifiers(args, classes):
     """{fold: classifier} of the run --cls, how their input is prepared, and the device."""
     import torch
 
-    from cam2seg import engine, models
+    from cam2seg import engine, models, restore
     with cli.explained("--device"):
         device = engine.pick_device(args.device)
-    nets = {}
-    for path in sorted(args.cls.glob(f"fold*/{args.checkpoint}.pt")):
-        state = engine.load_checkpoint(path, "classifier")
-        model = models.Classifier(**state["model_args"])
-        model.load_state_dict(state["model"])
-        nets[int(path.parent.name[4:])] = model.to(device, memory_format=torch.channels_last)
-    return nets, state["preprocess"], device
+    nets, state = restore.networks(args.cls, f"{args.checkpoint}.pt", models.Classifier,
+                                   "classifier")
+    pre = state["preprocess"]
+    if pre["classes"] != classes:
+        raise cli.DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json "
+                            f"says {classes}")
+    nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
+    one = torch.zeros(1, 3, *(args.size or pre["size"]), device=device)
+    one_view(args, next(iter(nets.values())), one)  # a wrong --target-layer stops here
+    return nets, pre, device
 
 
 def batch_maps(args, model, x, shift=0.0):
     """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image,
     which alone decide at the gate (DEV-15)."""
     from cam2seg import cam
-    layer, logits = args.target_layer or model.target_layer, []
+    logits = []
 
     def maps_of(view):
-        with cli.explained("--target-layer"):
-            if args.method == "guided-gradcam":
-                maps, y = cam.guided_grad_cam(model, view, layer)
-            else:
-                maps, y = cam.class_maps(model, view, layer, args.method)
+        maps, y = one_view(args, model, view)
         logits.append(y)
         return maps
 
     return cam.aug_smooth(maps_of, x, shift) if args.aug_smooth else maps_of(x), logits[0]
 
 
-def load_maps(args, names, classes):
+def one_view(args, model, x):
+    """Raw maps and logits of a batch as it is."""
+    from cam2seg import cam
+    layer = args.target_layer or model.target_layer
+    with cli.explained("--target-layer"):
+        if args.method == "guided-gradcam":
+            return cam.guided_grad_cam(model, x, layer)
+        return cam.class_maps(model, x, layer, args.method)
+
+
+def load_maps(args, names, fold, sizes, classes):
     """The maps and probabilities in --out, if they are those of these flags and images."""
-    made = cli.read_json(args.out / "args.json")["args"]
+    made = rundir.read_run(args.out / "args.json")["args"]
     for flag in MAP_FLAGS:
-        if cli.plain(args)[flag] != made[flag]:
+        if rundir.plain(args)[flag] != made.get(flag):
             raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
-                                f"{made[flag]}, not {cli.plain(args)[flag]}")
-    stored, its_classes, probs, maps = mapstore.read(args.out)
-    if stored != names or its_classes != classes:
-        raise cli.DataError(f"{args.out}/maps.csv: maps of other images or classes; run without "
+                                f"{made.get(flag)}, not {rundir.plain(args)[flag]}")
+    mapstore.check_index(args.out, names, fold, sizes)
+    _, its_classes, probs, maps = mapstore.read(args.out)
+    if its_classes != classes:
+        raise cli.DataError(f"{args.out}/maps.csv, row 1: maps of classes "
+                            f"{','.join(its_classes)}, expected {','.join(classes)}; run without "
                             "--reuse-maps")
     return maps, probs
 
@@ -304,8 +318,8 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
 
 
 def report(args, classes, results):
-    cli.write_json(args.out / "metrics.json",
-                   {"classes": classes, "args": cli.kept(args), "table2": results})
+    rundir.write_json(args.out / "metrics.json",
+                      {"classes": classes, "args": rundir.kept(args), "table2": results})
     first, scores = results[0], metrics.SCORES[:4]
     made = [["masks made", *first["made"]], ["share of all pixels", *first["share"]]]
     if "labelled" in first:

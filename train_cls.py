@@ -12,7 +12,7 @@ a folder with one subfolder of images per class.
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images
+from cam2seg import cli, data, images, rundir, tables
 
 
 def get_args(argv=None):
@@ -51,14 +51,11 @@ def main(args):
     import torch
     import torch.nn.functional as F
 
-    from cam2seg import engine, loading, metrics, models, process
+    from cam2seg import engine, loading, metrics, models, process, restore
     with cli.explained("--device"):
         device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
-    process.start()
-    cli.start_run(args, [cli.label_path(args)], labels.classes,
-                  zip(labels.names, fold.tolist(), strict=True))
 
     def prepare(pixels):
         return loading.to_input(pixels, device, images.MEAN, images.STD)
@@ -68,11 +65,19 @@ def main(args):
                                 hflip=args.hflip, vflip=args.vflip, seed=args.seed)
     model_args = {"arch": args.arch, "num_classes": len(labels.classes), "hidden": args.hidden,
                   "dropout": args.dropout}
-    meta = {"kind": "classifier", "model_args": model_args, "args": cli.kept(args),
+    meta = {"kind": "classifier", "model_args": model_args, "args": rundir.kept(args),
             "preprocess": {"size": list(size), "mean": list(images.MEAN),
                            "std": list(images.STD), "classes": labels.classes}}
 
-    for k in range(args.folds) if args.fold is None else [args.fold]:
+    folds = range(args.folds) if args.fold is None else [args.fold]
+    process.start()
+    rundir.start_run(args, [cli.label_path(args)], labels.classes,
+                     zip(labels.names, fold.tolist(), strict=True))
+    if args.resume:
+        restore.check_resume(args.out, folds, "oof.csv", models.Classifier, meta)
+        gather(args, "oof_best", labels)
+        gather(args, "oof", labels)
+    for k in folds:
         out = args.out / f"fold{k}"
         out.mkdir(exist_ok=True)
         if args.resume and (out / "oof.csv").exists():
@@ -125,7 +130,7 @@ def main(args):
         data.write_csv(args.out / f"{name}.csv", ("ImageId", *labels.classes),
                        ((n, *q) for n, q in zip(kept.names, p.tolist(), strict=True)))
         table += table1(f"{args.arch}, {title}", kept.y, p, metrics.roc_auc)
-    cli.write_json(args.out / "metrics.json", {"classes": labels.classes, "table1": table})
+    rundir.write_json(args.out / "metrics.json", {"classes": labels.classes, "table1": table})
     cli.print_table("Table 1: ROC-AUC on the out-of-fold union",
                     ["model", "images", *labels.classes, "mean"],
                     [[r["model"], r["images"], *r["roc_auc"], r["mean"]] for r in table])
@@ -135,9 +140,8 @@ def gather(args, name, labels):
     """Labels and probabilities (N, C) of the images whose fold is done."""
     import numpy as np
     probs = {}
-    for path in sorted(args.out.glob(f"fold*/{name}.csv")):
-        _, rows = data.read_csv(path)
-        probs.update({r["ImageId"]: [float(r[k]) for k in labels.classes] for _, r in rows})
+    for path in rundir.fold_files(args.out, f"{name}.csv").values():
+        probs.update(tables.read_probs(path, labels.classes))
     kept = labels.keep(np.array([n in probs for n in labels.names]))
     return kept, np.array([probs[n] for n in kept.names])
 

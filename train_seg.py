@@ -12,7 +12,7 @@ of true masks) they are scored. The same command with --resume --predict FOLDER 
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, masks, metrics
+from cam2seg import cli, data, images, masks, metrics, rundir
 
 
 def get_args(argv=None):
@@ -47,14 +47,11 @@ def main(args):
     import numpy as np
     import torch
 
-    from cam2seg import engine, loading, models, process
+    from cam2seg import engine, loading, models, process, restore
     with cli.explained("--device"):
         device = engine.pick_device(args.device)
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
-    process.start()
-    cli.start_run(args, [args.masks, args.folds], given.classes,
-                  zip(given.names, fold.tolist(), strict=True))
 
     def prepare(pixels):
         return loading.to_input(pixels, device, images.MEAN, images.STD)
@@ -66,11 +63,19 @@ def main(args):
                              masks=(given.rles, sizes, len(given.classes)),
                              hflip=args.hflip, vflip=args.vflip, seed=args.seed)
     model_args = {"arch": args.arch, "num_classes": len(given.classes)}
-    meta = {"kind": "unet", "model_args": model_args, "args": cli.kept(args),
+    meta = {"kind": "unet", "model_args": model_args, "args": rundir.kept(args),
             "preprocess": {"size": list(size), "mean": list(images.MEAN),
                            "std": list(images.STD), "classes": given.classes}}
 
-    for k in sorted(set(fold.tolist())) if args.fold is None else [args.fold]:
+    folds = sorted(set(fold.tolist())) if args.fold is None else [args.fold]
+    process.start()
+    rundir.start_run(args, [args.masks, args.folds], given.classes,
+                     zip(given.names, fold.tolist(), strict=True))
+    if args.resume:
+        restore.check_resume(args.out, folds, "oof_masks.csv", models.UNet, meta)
+        restore.networks(args.out, "best.pt", models.UNet, "unet", meta)
+        read_done(args, given, sizes)
+    for k in folds:
         out = args.out / f"fold{k}"
         out.mkdir(exist_ok=True)
         if args.resume and (out / "oof_masks.csv").exists():
@@ -95,9 +100,10 @@ def main(args):
 
     process.barrier()
     if process.first():
-        report(args, gather(args, given), given, truth, sizes)
+        report(args, gather(args, given, sizes), given, truth, sizes)
     if args.predict:
-        nets = [load_unet(path).to(device) for path in sorted(args.out.glob("fold*/best.pt"))]
+        nets = [load_unet(path).to(device)
+                for path in rundir.fold_files(args.out, "best.pt").values()]
         new = images.ImageSet(args.predict, list(new_sizes), size, np.zeros((len(new_sizes), 0)))
         batches = loading.Batches(new, np.arange(len(new)), args.batch_size, args.workers)
         rles = predict(args, nets, batches, new.names, new_sizes, prepare)
@@ -135,11 +141,8 @@ def load_unet(path):
     """The network of a fold's best.pt."""
     import torch
 
-    from cam2seg import engine, models
-    state = engine.load_checkpoint(path, "unet")
-    model = models.UNet(**state["model_args"])
-    model.load_state_dict(state["model"])
-    return model.to(memory_format=torch.channels_last)
+    from cam2seg import models, restore
+    return restore.network(models.UNet, path, "unet")[0].to(memory_format=torch.channels_last)
 
 
 def predict(args, nets, batches, names, sizes, prepare):
@@ -173,13 +176,22 @@ def seg_loss(logits, target, kind):
     return loss + (1 - dice).mean()
 
 
-def gather(args, given):
-    """Names and run lengths of all folds that are done; also written to oof_masks.csv."""
-    column, rles, names = {name: c for c, name in enumerate(given.classes)}, {}, []
-    for path in sorted(args.out.glob("fold*/oof_masks.csv")):
-        for _, r in data.read_csv(path)[1]:
-            rles[r["ImageId"], column[r["ClassId"]]] = r["EncodedPixels"]
-    names = sorted({name for name, _ in rles})
+def read_done(args, given, sizes):
+    """Names and run lengths of all folds that are done."""
+    rles, names = {}, set()
+    for path in rundir.fold_files(args.out, "oof_masks.csv").values():
+        got = data.read_labels(path, cli.image_dir(args), given.classes)
+        if got.rles is None:
+            raise cli.DataError(f"{path}: no masks in it, expected a column EncodedPixels")
+        data.check_masks(path, got, sizes)
+        rles.update(got.rles)
+        names |= {name for name, _ in got.rows}
+    return sorted(names), rles
+
+
+def gather(args, given, sizes):
+    """The same, also written to oof_masks.csv."""
+    names, rles = read_done(args, given, sizes)
     data.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
     return names, rles
 
@@ -187,7 +199,7 @@ def gather(args, given):
 def report(args, predicted, given, truth, sizes):
     names, rles = predicted
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
-    result = {"classes": given.classes, "args": cli.kept(args), "images": len(names)}
+    result = {"classes": given.classes, "args": rundir.kept(args), "images": len(names)}
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
         result["images_with_defect"] = len(defect)
@@ -200,7 +212,7 @@ def report(args, predicted, given, truth, sizes):
                         ["masks", *metrics.SCORES[:4]],
                         [[t, *(s[n][1] for n in metrics.SCORES[:4])]
                          for t, s in result["table3"].items()])
-    cli.write_json(args.out / "metrics.json", result)
+    rundir.write_json(args.out / "metrics.json", result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from cam2seg import cam, cli, data, engine, images, loading, masks, metrics, models  # noqa: E402
+from cam2seg import cam, cli, data, engine, images, loading, masks, metrics, models, rundir  # noqa: E402
 from reading_maps import ROWS, accepted_by, maps_of_batch, masks_of, stored  # noqa: E402
 
 
@@ -235,7 +235,7 @@ def main():
     print(f"\nDEV-22: {negative:.4f} of the alphas of the first class are below 0")
     print(f"DEV-28: {small} of {total} epochs gain less than 1e-4 of the loss")
     if args.out:
-        cli.write_json(args.out, {"table": table, "alpha_below_0": negative, "small": small})
+        rundir.write_json(args.out, {"table": table, "alpha_below_0": negative, "small": small})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 import make_masks  # noqa: E402
 import train_cls  # noqa: E402
 import train_seg  # noqa: E402
-from cam2seg import cli, data, images, metrics  # noqa: E402
+from cam2seg import cli, data, images, metrics, rundir  # noqa: E402
 
 SMALL = {"train_cls": "--weights none --lr-encoder 1e-3 --size 96 96 --epochs 3 --folds 2",
          "train_seg": "--weights none --lr-encoder 1e-3 --size 96 96 --epochs 2"}
@@ -170,9 +170,9 @@ def write_tables(runs, listed, small, classes):
         lines += [f"**{title}**", "", *(f"| {' | '.join(r)} |" for r in cells), ""]
     said = [f"python {script}.py {shlex.join(flags)}" for script, flags in listed]
     (runs / "tables.md").write_text("\n".join([*lines, "```", *said, "```", ""]), encoding="utf-8")
-    cli.write_json(runs / "tables.json", {
+    rundir.write_json(runs / "tables.json", {
         "small": small, "commands": said, "tables": {t: [h, *rows] for t, h, rows in tables},
-        "args": {p.parent.name: cli.read_json(p) for p in sorted(runs.glob("*/args.json"))}})
+        "args": {p.parent.name: rundir.read_json(p) for p in sorted(runs.glob("*/args.json"))}})
     print("\n" + "\n".join(notes) + f"\nwritten: {runs}/tables.md, {runs}/tables.json")
 
 

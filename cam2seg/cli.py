@@ -1,36 +1,20 @@
-"""What the four scripts share: flags, run folders, tables and one-line errors.
+"""What the four scripts share: flags, input files, tables and one-line errors.
 
 Nothing here imports torch, so that arguments and input files are checked at once.
 """
 
 import argparse
 import ctypes
-import hashlib
-import json
 import os
 import signal
 import sys
 import warnings
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from importlib.metadata import version
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
-from . import data, images, process
+from . import data, images, process, rundir
 from .data import DataError
 from .tables import one_line
-
-_locks = []  # open files of the folders that this process works in
-# What the scripts leave in --out, and --overwrite takes away.
-MADE = ("folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
-        "maps.csv", "maps.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
-        "class_*.png", "*.tmp", "fold*/*.pt", "fold*/oof*.csv", "fold*/log.jsonl", "fold*/*.tmp")
-# Flags that may differ between a run and its --resume: they do not change what is computed.
-FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -164,88 +148,6 @@ def folds_of(path, names):
     return np.array([fold[n] for n in names])
 
 
-def start_run(args, sources, classes, folds=None):
-    """Make or take up the folder args.out: args.json and, given folds [(name, fold)], folds.csv.
-
-    A folder that holds a run needs --resume (same flags and sources) or --overwrite, and no other
-    process may be at work in it. The first process does this for all.
-    """
-    now = {"args": plain(args), "classes": classes,
-           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")},
-           "sha256": {str(s): hashlib.sha256(Path(s).read_bytes()).hexdigest()
-                      for s in sources if s and Path(s).is_file()}}
-    process.first_does(lambda: _start_run(args, now, folds), (DataError, OSError))
-
-
-def _start_run(args, now, folds):
-    path = args.out / "args.json"
-    args.out.mkdir(parents=True, exist_ok=True)
-    lock(args.out)
-    if path.exists() and args.resume:
-        check_resume(path, now)
-        return
-    if path.exists() and not args.overwrite:
-        raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "
-                        "on with it, or name another --out")
-    path.unlink(missing_ok=True)
-    for old in (old for pattern in MADE for old in args.out.glob(pattern)):
-        if str(old) not in now["sha256"]:  # what the run reads stays
-            old.unlink()
-    if folds is not None:
-        data.write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
-    write_json(path, now)
-
-
-def lock(folder):
-    """Keep other processes out of a folder for as long as this one lives. Raises DataError."""
-    if fcntl is None:  # not on Windows
-        return
-    file = open(folder / ".lock", "a+")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not passed on to workers
-    except OSError as error:
-        file.close()
-        raise DataError(f"{folder} is in use by another process") from error
-    _locks.append(file)
-
-
-def check_resume(path, now):
-    then = read_json(path)
-    for key, value in now["args"].items():
-        if key not in FREE and then["args"].get(key) != value:
-            raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
-                            f"{then['args'].get(key)}: a resumed run keeps its flags")
-    if sorted(then["sha256"].values()) != sorted(now["sha256"].values()):
-        raise DataError(f"{', '.join(now['sha256'])} changed since {path} was written: a resumed "
-                        "run keeps its labels")
-
-
-def plain(args):
-    """The flags as values that JSON and weights_only checkpoints can hold."""
-    return {k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v]
-            if isinstance(v, (list, tuple)) else v for k, v in vars(args).items()}
-
-
-def kept(args):
-    """The flags that change what is computed, the same for a run and its --resume."""
-    return {k: v for k, v in plain(args).items() if k not in FREE}
-
-
-def read_json(path):
-    """Raises DataError for a file that is missing or not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def write_json(path, value):
-    """A JSON file, whole or not at all, by the first process."""
-    if process.first():
-        with process.whole_file(path, encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=1) + "\n")
-
-
 def print_table(title, header, rows):
     """Columns as wide as they need; floats with 4 digits, None as a dash."""
     cells = [[str(h) for h in header]] + [[_cell(v) for v in row] for row in rows]
@@ -285,7 +187,8 @@ def run(main, get_args):
     """Exit status of main(get_args()): 2 with one line on stderr for bad input, 130 and 143 for
     Ctrl-C and SIGTERM, 1 where another process of the run is gone."""
     keep_freed_memory()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files, which are read or refused
+    # Warnings about odd files, which are read or refused in one line.
+    warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
     rank = int(os.environ.get("RANK", 0))
     try:
         with process.stopping(), open(os.devnull, "w") as nowhere:
@@ -308,8 +211,7 @@ def run(main, get_args):
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     finally:
-        while _locks:
-            _locks.pop().close()
+        rundir.unlock()
     return 0
 
 

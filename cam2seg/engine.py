@@ -142,11 +142,7 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
     best, start, log, midway = [], 0, out / "log.jsonl", None
     device = next(model.parameters()).device
     if resume and (out / "last.pt").exists():
-        last = load_checkpoint(out / "last.pt", meta["kind"])
-        model.load_state_dict(last["model"])
-        optimizer.load_state_dict(last["optimizer"])
-        plateau.load_state_dict(last["plateau"])
-        best, start, midway = last["best"], last["epochs_done"], last.get("midway")
+        best, start, midway = take_up(out / "last.pt", meta["kind"], model, optimizer, plateau)
     net = process.wrapped(model, device)
     lines = log.read_text().splitlines()[:start] if start else []
 
@@ -216,6 +212,19 @@ def end_early(steps):
         "losses": torch.stack([loss for loss, _ in steps]).cpu() if steps else torch.zeros(0),
         "sizes": [n for _, n in steps], "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(steps[0][0].device) if cuda else None})
+
+
+def take_up(path, kind, model, optimizer, plateau):
+    """Put all three back to where last.pt left them -> best epochs, number of epochs done,
+    and where in the next one it was stopped (see end_early)."""
+    last = load_checkpoint(path, kind)
+    try:
+        for name, part in (("model", model), ("optimizer", optimizer), ("plateau", plateau)):
+            part.load_state_dict(last[name])
+        return last["best"], last["epochs_done"], last.get("midway")
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
 
 
 def mean_loss(predictions, loss_fn):

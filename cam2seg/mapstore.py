@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import data
+from . import data, tables
 
 PROBS = "probs.npy.tmp"  # while maps are made: (N, C), nan where an image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
@@ -73,16 +73,48 @@ def finished(folder):
 
 
 def read(folder):
-    """Names, classes, probabilities (N, C) and the memory-mapped maps of a folder."""
+    """Names, classes, probabilities (N, C) and the memory-mapped maps of a folder.
+
+    Raises DataError unless maps.npy holds numbers from 0 to 1, a map for each row and class.
+    """
+    header, rows = _read_index(folder)
+    path, classes = Path(folder) / "maps.npy", header[4:]
+    probs = tables.read_probs(Path(folder) / "maps.csv", classes)
+    try:
+        maps = np.load(path, mmap_mode="r")
+    except (EOFError, OSError, ValueError) as error:
+        raise data.DataError(f"{path}: cannot be read as maps ({error})") from error
+    shape = getattr(maps, "shape", ())
+    if len(shape) != 4 or shape[:2] != (len(rows), len(classes)) or maps.dtype != np.float16:
+        raise data.DataError(f"{path}: {getattr(maps, 'dtype', 'no')} array of shape {shape}, "
+                             f"expected float16 ({len(rows)}, {len(classes)}, h, w) by maps.csv")
+    for (n, row), small in zip(rows, maps, strict=True):
+        if not ((small >= 0) & (small <= 1)).all():  # false for NaN too
+            raise data.DataError(f"{path}: map of maps.csv, row {n}, {row['ImageId']}: expected "
+                                 "numbers from 0 to 1")
+    return list(probs), classes, np.array(list(probs.values())), maps
+
+
+def _read_index(folder):
     path = Path(folder) / "maps.csv"
     header, rows = data.read_csv(path, f"{','.join(COLUMNS)} and the classes")
-    if tuple(header[:4]) != COLUMNS:
+    if tuple(header[:4]) != COLUMNS or len(header) < 5:
         raise data.DataError(f"{path}, row 1: expected {','.join(COLUMNS)} and the classes")
-    maps = np.load(Path(folder) / "maps.npy", mmap_mode="r")
-    if len(maps) != len(rows):
-        raise data.DataError(f"{path}: {len(rows)} rows for {len(maps)} maps in maps.npy")
-    probs = np.array([[float(r[k]) for k in header[4:]] for _, r in rows])
-    return [r["ImageId"] for _, r in rows], header[4:], probs, maps
+    return header, rows
+
+
+def check_index(folder, names, fold, sizes):
+    """Raise DataError unless maps.csv has these images, folds and sizes in this order."""
+    _, rows = _read_index(folder)
+    wanted = [(n, str(k), *map(str, sizes[n])) for n, k in zip(names, fold.tolist(), strict=True)]
+    for (n, row), want in zip(rows, wanted):
+        got = tuple(row[c] for c in COLUMNS)
+        if got != want:
+            raise data.DataError(f"{folder}/maps.csv, row {n}: {','.join(got)}, expected "
+                                 f"{','.join(want)}; run without --reuse-maps")
+    if len(rows) != len(wanted):
+        raise data.DataError(f"{folder}/maps.csv: maps of {len(rows)} images, expected "
+                             f"{len(wanted)}; run without --reuse-maps")
 
 
 def full_size(small, size, how, after):

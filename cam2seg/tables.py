@@ -49,6 +49,31 @@ def read_csv(path, expected=FORMS):
     return header, rows
 
 
+def read_probs(path, classes):
+    """{image name: C probabilities} of a CSV with a column for each class."""
+    header, rows = read_csv(path, f"ImageId,{','.join(classes)}")
+    for name in ("ImageId", *classes):
+        if name not in header:
+            raise DataError(f"{path}, row 1: no column {name}, expected ImageId and "
+                            f"{', '.join(classes)}")
+    found = {}
+    for n, row in rows:
+        if row["ImageId"] in found:
+            raise DataError(f"{path}, row {n}: {row['ImageId'][:200]} stands above already")
+        found[row["ImageId"]] = [_probability(path, n, row[name]) for name in classes]
+    return found
+
+
+def _probability(path, n, text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise DataError(f"{path}, row {n}: '{text[:40]}', expected a probability from 0 to 1")
+    return value
+
+
 def write_csv(path, header, rows):
     """A CSV file, whole or not at all, by the first process."""
     if process.first():

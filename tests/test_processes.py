@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cam2seg import cli, data, engine, loading, process
+from cam2seg import cli, data, engine, loading, process, rundir
 from conftest import SMALL, call
 
 ROOT = Path(__file__).parent.parent
@@ -105,8 +105,8 @@ def test_killed_runs_end_with_the_bytes_of_unbroken_ones():
 def test_a_folder_in_use_is_refused_until_its_process_is_gone(runs, shapes, tmp_path, capsys):
     shutil.copytree(runs / "eval", tmp_path / "eval")
     holder = subprocess.Popen([sys.executable, "-c", (
-        "import sys, time; from pathlib import Path; from cam2seg import cli\n"
-        "cli.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"),
+        "import sys, time; from pathlib import Path; from cam2seg import rundir\n"
+        "rundir.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"),
         tmp_path / "eval"], stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdout.readline() == b"held\n"
     before = contents(tmp_path)
@@ -180,13 +180,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(shapes, small_disk, capsys)
 def test_an_image_that_vanishes_while_it_is_needed(runs, shapes, tmp_path, monkeypatch, capsys,
                                                    workers):
     shutil.copytree(shapes, tmp_path / "d")
-    real = cli.start_run
+    real = rundir.start_run
 
     def start_run(*args):
         real(*args)
         (tmp_path / "d/train_images/007.png").unlink()
 
-    monkeypatch.setattr(cli, "start_run", start_run)
+    monkeypatch.setattr(rundir, "start_run", start_run)
     flags = ("--data", tmp_path / "d", "--out", tmp_path / "out", "--folds", 2, "--epochs", 1,
              *SMALL, "--workers", workers)
     assert call("train_cls", *flags) == 2

@@ -1,0 +1,71 @@
+"""Networks from the checkpoints of a run, each checked before anything is written."""
+
+from . import rundir
+from .engine import CheckpointError, load_checkpoint
+
+PREPROCESS = {"size": 2, "mean": 3, "std": 3}  # how many numbers each has
+
+
+def network(build, path, kind, like=None):
+    """build(**model_args) with the weights of a checkpoint, and the checkpoint.
+
+    like: a checkpoint that must have the same model_args and preprocess. Raises CheckpointError.
+    """
+    state = load_checkpoint(path, kind)
+    for key in ("model_args", "preprocess", "model"):
+        if not isinstance(state.get(key), dict):
+            raise CheckpointError(f"{path}: no {key} in it, expected a whole checkpoint")
+        if like and key != "model" and state[key] != like[key]:
+            raise CheckpointError(f"{path}: {key} {state[key]}, expected {like[key]}")
+    _check_preprocess(path, state)
+    try:
+        model = build(**{**state["model_args"], "weights": "none"})  # never a download
+        model.load_state_dict(state["model"])
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: weights that do not fit model_args {state['model_args']} "
+                              f"({reason})") from error
+    return model, state
+
+
+def _check_preprocess(path, state):
+    pre, classes = state["preprocess"], state["preprocess"].get("classes")
+    for key, count in PREPROCESS.items():
+        values = pre.get(key)
+        numbers = int if key == "size" else (int, float)
+        if not isinstance(values, (list, tuple)) or len(values) != count or not all(
+                isinstance(v, numbers) and (v > 0 or key == "mean") for v in values):
+            raise CheckpointError(f"{path}: preprocess with {key} {values}, expected {count} "
+                                  "numbers" + (" above 0" if key != "mean" else ""))
+    if not isinstance(classes, list) or len(classes) != state["model_args"].get("num_classes"):
+        raise CheckpointError(f"{path}: preprocess with classes {classes}, expected "
+                              f"{state['model_args'].get('num_classes')} as in model_args")
+
+
+def networks(folder, name, build, kind, like=None):
+    """{fold: network} of fold*/name, which must be those of one run, and the last checkpoint."""
+    nets = {}
+    for k, path in rundir.fold_files(folder, name).items():
+        nets[k], like = network(build, path, kind, like)
+    return nets, like
+
+
+def check_resume(folder, folds, done, build, meta):
+    """Raise CheckpointError unless the folds that are begun, but not done, can be taken up."""
+    for k in folds:
+        out = folder / f"fold{k}"
+        if (out / done).exists() or not (out / "last.pt").exists():
+            continue
+        _, last = network(build, out / "last.pt", meta["kind"], meta)
+        for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
+                          ("epochs_done", int)):
+            if not isinstance(last.get(key), form):
+                raise CheckpointError(f"{out}/last.pt: no {key} in it, expected a whole checkpoint")
+        for part in last.get("midway") or ():
+            if not isinstance(part, dict) or not {"losses", "sizes", "rng"} <= part.keys():
+                raise CheckpointError(f"{out}/last.pt: a midway without losses, sizes and rng")
+        for b in last["best"]:
+            if not isinstance(b, dict) or not {"epoch", "val_loss"} <= b.keys():
+                raise CheckpointError(f"{out}/last.pt: {b} among the best epochs, expected epoch "
+                                      "and val_loss")
+            network(build, out / f"epoch{b['epoch']}.pt", meta["kind"], meta)
