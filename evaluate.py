@@ -50,8 +50,7 @@ def main(args):
     labels = labels.keep(rows)
     if not labels.names:
         raise cli.DataError("no image left to score")
-    known = data.read_folds(args.folds) if args.folds else {}
-    fold = np.array([known.get(n, -1) for n in labels.names])
+    fold = cli.folds_of(args.folds, labels.names) if args.folds else np.full(len(labels.names), -1)
     maps = {name: open_maps(Path(text.rpartition("=")[2]).parent, labels.classes)
             for name, text in zip(given, args.masks, strict=True) if args.figures}
     rundir.start_run(args, [cli.label_path(args)], labels.classes)

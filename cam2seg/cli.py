@@ -131,7 +131,12 @@ def new_folds(args, labels):
     if args.folds < 2 or args.folds > len(labels.names):
         raise DataError(f"--folds {args.folds}: expected 2 to {len(labels.names)}, the images")
     if args.resume and path.exists():
-        return folds_of(path, labels.names)
+        fold = folds_of(path, labels.names)
+        if fold.max() >= args.folds:
+            raise DataError(f"{path}: {labels.names[fold.argmax()]} in fold {fold.max()}, expected "
+                            f"folds up to {args.folds - 1}")
+        data.check_folds(path, labels, fold, args.folds)
+        return fold
     fold = data.make_folds(labels.y, args.folds, args.seed)
     data.check_folds(label_path(args), labels, fold, args.folds)
     return fold

@@ -191,7 +191,7 @@ def test_adam_gets_the_papers_two_rates(shapes, tmp_path, monkeypatch, script, k
 
     monkeypatch.setattr(engine, "fit", stop)
     (tmp_path / "f.csv").write_text("ImageId,fold\n" + "".join(
-        f"{n:03d}.png,{n % 2}\n" for n in range(8)))
+        f"{n:03d}.png,{n % 2}\n" for n in range(48)))
     flags = [{"train.csv": shapes / "train.csv", "f.csv": tmp_path / "f.csv"}.get(f, f)
              for f in flags]
     assert call(script, "--data", shapes, "--out", tmp_path / "out", *flags, "--weights", "none",
