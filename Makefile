@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice
 
-.PHONY: demo test peers mutants crash bench readings severstal clean
+.PHONY: demo test peers fuzz mutants crash bench readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ test: $(VENV)/test
 
 peers: $(VENV)/dev
 	OMP_NUM_THREADS=1 CAM2SEG_PEERS=1 $(PY) -m pytest tests/test_peers_cam.py tests/test_peers_numbers.py
+
+fuzz: $(VENV)/test
+	CAM2SEG_FUZZ=100000 $(PY) -m pytest tests/test_fuzz.py -s
 
 mutants: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) tests/mutants.py

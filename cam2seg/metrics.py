@@ -70,7 +70,7 @@ def mask_scores(inter, truth, pred, empty=1.0):
     }
     shown = [_mean(pairs[:, c][present[:, c]]) for c in range(pairs.shape[1])]
     return {
-        "dice_pairs": (pairs.mean(axis=0).tolist(), _mean(pairs)),
+        "dice_pairs": (pairs.mean(axis=0).tolist() if len(pairs) else shown, _mean(pairs)),
         "dice_present": (shown, _mean(pairs[present])),
         **{name: (v.tolist(), _mean(v)) for name, v in per_class.items()},
     }
