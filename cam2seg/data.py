@@ -16,6 +16,7 @@ from .masks import checked_runs
 from .tables import FORMS, DataError, read_csv, write_csv
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Control characters, bytes that are not UTF-8, blanks at the ends of a file's or folder's name.
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|(^|/)\s|\s(/|$)")
 CLEAN = "clean"  # the folder name that stands for "no class" in a folder per class
@@ -80,6 +81,8 @@ def read_labels(path, image_dir=None, classes=None):
     elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
         if "" in header:
             raise DataError(f"{path}, row 1: a column without a name in {','.join(header)[:200]}")
+        for name in header:
+            _check_class(f"{path}, row 1", name)
         classes = classes or header[1:]
         cells = [cell for n, r in rows for cell in _columns(path, n, r, header[1:])]
     else:
@@ -95,6 +98,11 @@ def _split(path, row, text):
     if not image or not label:
         raise DataError(f"{path}, row {row}: '{text[:80]}', expected image and class as a.jpg_1")
     return image, label
+
+
+def _check_class(where, name):
+    if CONTROL.search(name):  # a CSV file would not give it back
+        raise DataError(f"{where}: class '{name[:40]}', expected no control character in a name")
 
 
 def _columns(path, row, cells, classes):
@@ -119,8 +127,9 @@ def class_names(path, cells):
     """Names of the classes in cells (row, image, class, run lengths): ids 1..max or names."""
     found = {}
     for row, _, name, _ in cells:
-        if name:
-            found.setdefault(name, row)
+        if name and name not in found:
+            _check_class(f"{path}, row {row}", name)
+            found[name] = row
     if not any(re.fullmatch(r"[-+]?[0-9.]+", name) for name in found):
         return sorted(found)
     for name, row in found.items():

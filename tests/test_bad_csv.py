@@ -80,6 +80,10 @@ LABEL_FILES = {  # what is wrong: text or bytes, the message after the file's na
     "a null byte in a name": (row("02.jpg\0,1,1 3"), rf", row 4: image '02.jpg\x00' {ABSENT}"),
     "a line separator in a class": (row("02.jpg,1\u2028x,1 3"),
                                     rf", row 4: class '1\u2028x', {IDS}"),
+    "a carriage return in a class": (row('02.jpg,"a\rb",1 3'), r", row 5: class 'a\rb', "
+                                     "expected no control character in a name"),
+    "a line break in a column": ('ImageId,"a\nb"\n00.jpg,1\n', r", row 1: class 'a\nb', expected "
+                                 "no control character in a name"),
     "a name of 1e6 letters": (row("x" * LONG + ",1,1 3"), f", row 4: image '{'x' * 200}' {ABSENT}"),
     "a class of 1e6 letters": (row(f"02.jpg,{'x' * LONG},1 3"),
                                f", row 4: class '{'x' * 40}', {IDS}"),

@@ -104,10 +104,11 @@ def test_labels(folder, content, with_images):
     if labels.rles is not None:
         kept = {(labels.names[i], c) for i, c in np.argwhere(labels.y)}
         assert kept == set(labels.rles) and all(labels.rles.values())
-    if labels.rles is not None and with_images:
-        data.write_masks(folder / "again.csv", labels.names, labels.classes, labels.rles)
+    if with_images:
+        rles = labels.rles or {(labels.names[0], 0): "1 3"}
+        data.write_masks(folder / "again.csv", labels.names, labels.classes, rles)
         again = data.read_labels(folder / "again.csv", photos, labels.classes)
-        assert (again.names, again.rles) == (labels.names, labels.rles)
+        assert again.rles == rles and set(again.names) >= set(labels.names)
 
 
 @share(0.1)

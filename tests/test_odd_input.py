@@ -1,4 +1,4 @@
-"""Input that is odd but right goes through the scripts, and its numbers are those of plain input."""
+"""Input that is odd but right goes through the scripts, with the numbers of plain input."""
 
 import json
 
