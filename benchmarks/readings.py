@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from cam2seg import cam, cli, data, engine, images, loading, masks, metrics, models, rundir  # noqa: E402
+from cam2seg import (  # noqa: E402
+    cam, cli, data, engine, images, loading, masks, metrics, models, rundir)
 from reading_maps import ROWS, accepted_by, maps_of_batch, masks_of, stored  # noqa: E402
 
 

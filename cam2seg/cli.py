@@ -224,5 +224,5 @@ def _is_said(error):
     """Whether a ValueError is meant for the user."""
     if isinstance(error, DataError):
         return True
-    from .engine import CheckpointError
+    from .checkpoints import CheckpointError
     return isinstance(error, CheckpointError)

@@ -1,8 +1,9 @@
 """Training and prediction loops, weight averaging, checkpoints. Models and losses come in as
 arguments; batches are (pixels uint8 (B, H, W, 3), target) as loading.Batches gives them.
 
-Everything random in an epoch follows from (seed, epoch) alone, so a run that is stopped and taken
-up from its last checkpoint gives the same bytes on the CPU; no generator state is stored.
+Everything random in an epoch follows from (seed, epoch) alone, so a run that is killed and taken up
+from its last checkpoint gives the same bytes on the CPU. Only a checkpoint saved in the middle of
+an epoch, when a signal asks for the end, holds the state of the generator.
 """
 
 import json
@@ -19,12 +20,7 @@ import torch.nn as nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from . import process
-
-FORMAT = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not what was expected, said in one line."""
+from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, take_up  # noqa: F401
 
 
 def pick_device(name="auto"):
@@ -118,7 +114,8 @@ class Progress:
         """n more are done. Raises process.Stopped if a signal asked for the end."""
         self.done += n
         now = time.perf_counter()
-        if sys.stderr.isatty() and process.first() and (now - self.shown > 0.5 or self.done == self.total):
+        due = now - self.shown > 0.5 or self.done == self.total
+        if due and sys.stderr.isatty() and process.first():
             self.shown, rate = now, self.done / (now - self.start)
             left = (self.total - self.done) / rate
             end = "\r" if self.done < self.total else "\r\033[K"
@@ -175,7 +172,9 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
                "seconds": round(seconds, 2), "images_per_second": round(len(train) / seconds, 1),
                "waited": round(waited, 2)}
         lines.append(json.dumps(row))
-        write_text(log, "\n".join(lines) + "\n")
+        if process.first():
+            with process.whole_file(log, encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
         save_checkpoint(out / "last.pt", model, state_of(epoch + 1))  # after the log: a resume cuts
         midway = None
         print(f"{out}  epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
@@ -212,19 +211,6 @@ def end_early(steps):
         "losses": torch.stack([loss for loss, _ in steps]).cpu() if steps else torch.zeros(0),
         "sizes": [n for _, n in steps], "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(steps[0][0].device) if cuda else None})
-
-
-def take_up(path, kind, model, optimizer, plateau):
-    """Put all three back to where last.pt left them -> best epochs, number of epochs done,
-    and where in the next one it was stopped (see end_early)."""
-    last = load_checkpoint(path, kind)
-    try:
-        for name, part in (("model", model), ("optimizer", optimizer), ("plateau", plateau)):
-            part.load_state_dict(last[name])
-        return last["best"], last["epochs_done"], last.get("midway")
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
 
 
 def mean_loss(predictions, loss_fn):
@@ -271,48 +257,3 @@ def update_bn(model, batches):
             m.momentum = momentum
         for m, mode in zip(model.modules(), modes, strict=True):
             m.training = mode
-
-
-def write_text(path, text):
-    """A text file, whole or not at all, by the first process."""
-    if process.first():
-        with process.whole_file(path, encoding="utf-8") as file:
-            file.write(text)
-
-
-def save_checkpoint(path, model, meta):
-    """Write {"format", "model", **meta}, whole or not at all, in the first process. meta: tensors
-    and plain values. Raises OSError where the disk does not take it."""
-    if not process.first():
-        return
-    with process.whole_file(path, "wb") as file:
-        try:
-            torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, file)
-        except RuntimeError as error:  # torch's own for a write that failed
-            raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
-
-
-def _interned(value):
-    """The same value with equal strings as one object, which pickle writes once: same bytes."""
-    if isinstance(value, dict):
-        return {_interned(k): _interned(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_interned, value))
-    return sys.intern(value) if isinstance(value, str) else value
-
-
-def load_checkpoint(path, kind=None):
-    """The dict of save_checkpoint on the CPU; no code in the file is run (weights_only).
-
-    Raises CheckpointError for a file that is missing, damaged, of another format or kind.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not what it should be
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}")
-    if kind and state.get("kind") != kind:
-        raise CheckpointError(f"{path}: a {state.get('kind')}, expected a {kind}")
-    return state

@@ -41,7 +41,7 @@ def first():
 
 
 def start():
-    """Join the other processes that torchrun has started: gloo on the CPU, nccl beside it on CUDA."""
+    """Join the processes that torchrun has started: gloo on the CPU, nccl beside it on CUDA."""
     global _world
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or _world[1] > 1:
         return
@@ -67,8 +67,8 @@ def _together():
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise Lost(f"process {os.environ.get('RANK', 0)} has lost another one ({reason})") from error
+        rank, reason = os.environ.get("RANK", 0), (str(error).splitlines() or [""])[0][:200]
+        raise Lost(f"process {rank} has lost another one ({reason})") from error
 
 
 def wrapped(model, device):
@@ -149,7 +149,7 @@ def first_does(job, kinds):
 
 @contextmanager
 def stopping():
-    """SIGINT and SIGTERM let the step in hand end, then raise Stopped; a second one ends at once."""
+    """SIGINT and SIGTERM let the step in hand end, then raise Stopped; a second ends at once."""
     def ask(signum, frame):
         _asked.append(signum)
         signal.signal(signum, signal.SIG_DFL)
@@ -172,7 +172,7 @@ def check():
 
 @contextmanager
 def whole_file(path, mode="w", **how):
-    """A file to write into that takes its name at the end, and leaves nothing behind on an error."""
+    """A file to write into that takes its name at the end, and leaves nothing on an error."""
     tmp = Path(f"{path}.tmp")
     try:
         with open(tmp, mode, **how) as file:

@@ -1,7 +1,7 @@
 """Networks from the checkpoints of a run, each checked before anything is written."""
 
 from . import rundir
-from .engine import CheckpointError, load_checkpoint
+from .checkpoints import CheckpointError, load_checkpoint
 
 PREPROCESS = {"size": 2, "mean": 3, "std": 3}  # how many numbers each has
 

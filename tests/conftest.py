@@ -74,7 +74,8 @@ def contents(folder):
     """{path: bytes} of the files in a folder; None if there is no folder."""
     if not folder.exists():
         return None
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name != ".lock"}
 
 
 def write_images(folder, count=48, side=64, seed=0):

@@ -1,4 +1,4 @@
-"""Kill the four scripts at random moments, resume them, and compare every byte with an unbroken run.
+"""Kill the four scripts at random moments, resume them, compare every byte with an unbroken run.
 
     python tests/crash.py [--kills 32] [--seed 0]
 
@@ -50,8 +50,7 @@ def die_in_write(number):
 
 
 def attempt(folder, script, flags, kill=None, at=None, log=None):
-    """(exit status, seconds) of a script in a process of its own; kill: a signal after `at` seconds,
-    or "write" in the at-th file that it writes. A status below 0 is the signal that ended it."""
+    """(exit status, seconds) of a script in its own process; kill: a signal after `at` seconds, or "write" in the at-th file that it writes. A status below 0 is the signal that ended it."""
     began, pid = time.time(), os.fork()
     if not pid:
         os.chdir(folder)

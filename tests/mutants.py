@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CAM, MODELS, ENGINE, MASKS, METRICS, DATA, IMAGES, LOADING = (
+CAM, MODELS, ENGINE, MASKS, METRICS, DATA, IMAGES, LOADING, CHECKPOINTS, PROCESS = (
     f"cam2seg/{name}.py" for name in
-    ("cam", "models", "engine", "masks", "metrics", "data", "images", "loading"))
+    ("cam", "models", "engine", "masks", "metrics", "data", "images", "loading", "checkpoints",
+     "process"))
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
@@ -50,16 +51,15 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("last epochs for best", ENGINE, 'key=lambda b: (b["val_loss"], b["epoch"])',
      'key=lambda b: -b["epoch"]'),
     ("plateau one epoch late", ENGINE, "patience=3", "patience=4"),
-    ("epoch not seeded", ENGINE, "seed_all(*seed, epoch)", "pass"),
+    ("epoch not seeded", ENGINE, "seed_all(*seed, *[process.rank()][:process.rank()])", "pass"),
     ("BatchNorm pass in eval mode", ENGINE, "        model.train()\n        for x in",
      "        model.eval()\n        for x in"),
     ("batches weigh alike", ENGINE, "m.momentum = len(x) / n", "m.momentum = 0.1"),
     ("running statistics kept", ENGINE, "m.reset_running_stats()", "pass"),
     ("states summed", ENGINE, "for s in states]).mean(dim=0)", "for s in states]).sum(dim=0)"),
-    ("pickles run", ENGINE, 'map_location="cpu", weights_only=True',
+    ("pickles run", CHECKPOINTS, 'map_location="cpu", weights_only=True',
      'map_location="cpu", weights_only=False'),
-    ("checkpoint half written", ENGINE, 'tmp = Path(f"{path}.tmp")\n    with',
-     "tmp = path\n    with"),
+    ("checkpoint half written", PROCESS, 'tmp = Path(f"{path}.tmp")', "tmp = Path(path)"),
     ("order the same in each epoch", LOADING, "(self.seed, self.epoch)", "self.seed"),
     ("not centred", LOADING, "x.sub_(mean).div_(std)", "x.div_(std)"),
     ("rows for columns", MASKS, "mask.T.ravel()", "mask.ravel()"),
@@ -103,7 +103,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
 
 def tests_of(path):
     name = Path(path).stem
-    return {"loading": ["tests/test_engine.py"]}.get(name, [f"tests/test_{name}.py"]) if \
+    engine = dict.fromkeys(("loading", "checkpoints", "process"), ["tests/test_engine.py"])
+    return engine.get(name, [f"tests/test_{name}.py"]) if \
         path.startswith("cam2seg/") else ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
 
 

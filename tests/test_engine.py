@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from cam2seg import engine, loading
+from cam2seg import checkpoints, engine, loading, process
 
 
 @pytest.fixture(autouse=True)
@@ -625,7 +625,7 @@ def test_checkpoint_round_trip(tmp_path):
     engine.save_checkpoint(tmp_path / "a.pt", net, meta)
     state = engine.load_checkpoint(tmp_path / "a.pt", "toy")
     equal_states(state.pop("model"), net.state_dict())
-    assert state == {"format": engine.FORMAT, **meta}
+    assert state == {"format": checkpoints.FORMAT, **meta}
     assert engine.load_checkpoint(str(tmp_path / "a.pt"))["kind"] == "toy"
     assert os.listdir(tmp_path) == ["a.pt"]
 
@@ -666,17 +666,22 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypa
     assert did == [("fsync", size), ("replace", size)]
 
 
-def test_write_text_writes_the_whole_text_or_nothing(tmp_path, monkeypatch):
+def test_a_file_has_its_whole_text_or_that_of_before(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
-    engine.write_text(path, "é one\n")
+
+    def write(text):
+        with process.whole_file(path, encoding="utf-8") as file:
+            file.write(text)
+
+    write("é one\n")
     assert path.read_bytes() == "é one\n".encode() and os.listdir(tmp_path) == ["a.txt"]
 
     def killing(a, b):
         raise Killed
 
-    monkeypatch.setattr(engine.os, "replace", killing)
+    monkeypatch.setattr(process.os, "replace", killing)
     with pytest.raises(Killed):
-        engine.write_text(path, "two\n")
+        write("two\n")
     assert path.read_text(encoding="utf-8") == "é one\n"
 
 
@@ -704,9 +709,9 @@ def bad_checkpoint(kind, folder):
     elif kind == "no format":
         torch.save({"model": {}, "kind": "toy"}, path)
     elif kind == "newer format":
-        torch.save({"model": {}, "kind": "toy", "format": engine.FORMAT + 1}, path)
+        torch.save({"model": {}, "kind": "toy", "format": checkpoints.FORMAT + 1}, path)
     elif kind == "code":
-        torch.save({"format": engine.FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
+        torch.save({"format": checkpoints.FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
                    path)
     return path
 
@@ -737,7 +742,7 @@ def test_load_checkpoint_refuses_another_kind(meta, said, tmp_path):
     engine.save_checkpoint(tmp_path / "a.pt", toy_net(), meta)
     with pytest.raises(engine.CheckpointError, match=said):
         engine.load_checkpoint(tmp_path / "a.pt", "classifier")
-    assert engine.load_checkpoint(tmp_path / "a.pt")["format"] == engine.FORMAT
+    assert engine.load_checkpoint(tmp_path / "a.pt")["format"] == checkpoints.FORMAT
 
 
 # Progress

@@ -38,33 +38,35 @@ def step(alone):
     return torch.cat([p.grad.flatten() for p in model.parameters()]), loss, sizes
 
 
-process.start()
-together, loss, _ = step(alone=False)
-order = loading.Order(range(7), 7, 0, process.rank(), 2)
-order.epoch = 0
-parts = process.share([len(b) for b in order][0])
-mine = list(range(5))[process.rank()::2]
-layer = torch.nn.BatchNorm2d(1)
-layer.running_mean.fill_(process.rank())
-process.same(layer)
-buffers = process.share(float(layer.running_mean))
-said = {"shared": process.share({"rank": process.rank()}), "in_turn": process.in_turn(mine),
-        "parts": parts, "loss": loss, "buffer": max(buffers)}
-
-
 def refuse():
     raise ValueError("no")
 
 
-try:
-    process.first_does(refuse, (ValueError, OSError))
-except ValueError as error:
-    refused = process.share(str(error))
-said["refused"] = refused[1]
-first = process.first()
-process.end()
-if first:
-    gradients, said["loss_alone"], _ = step(alone=True)
-    said["difference"] = float((gradients - together).abs().max())
-    said["largest"] = float(gradients.abs().max())
-    Path(sys.argv[1], "said.json").write_text(json.dumps(said))
+def main():
+    process.start()
+    together, loss, _ = step(alone=False)
+    order = loading.Order(range(7), 7, 0, process.rank(), 2)
+    order.epoch = 0
+    parts = process.share([len(b) for b in order][0])
+    mine = list(range(5))[process.rank()::2]
+    layer = torch.nn.BatchNorm2d(1)
+    layer.running_mean.fill_(process.rank())
+    process.same(layer)
+    buffers = process.share(float(layer.running_mean))
+    said = {"shared": process.share({"rank": process.rank()}), "in_turn": process.in_turn(mine),
+            "parts": parts, "loss": loss, "buffer": max(buffers)}
+    try:
+        process.first_does(refuse, (ValueError, OSError))
+    except ValueError as error:
+        said["refused"] = process.share(str(error))[1]
+    first = process.first()
+    process.end()
+    if first:
+        gradients, said["loss_alone"], _ = step(alone=True)
+        said["difference"] = float((gradients - together).abs().max())
+        said["largest"] = float(gradients.abs().max())
+        Path(sys.argv[1], "said.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
