@@ -50,7 +50,8 @@ def die_in_write(number):
 
 
 def attempt(folder, script, flags, kill=None, at=None, log=None):
-    """(exit status, seconds) of a script in its own process; kill: a signal after `at` seconds, or "write" in the at-th file that it writes. A status below 0 is the signal that ended it."""
+    """(exit status, seconds) of a script in its own process; kill: a signal after `at` seconds, or
+    "write" in the at-th file that it writes. A status below 0 is the signal that ended it."""
     began, pid = time.time(), os.fork()
     if not pid:
         os.chdir(folder)
