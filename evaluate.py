@@ -53,7 +53,7 @@ def main(args):
     fold = cli.folds_of(args.folds, labels.names) if args.folds else np.full(len(labels.names), -1)
     maps = {name: open_maps(Path(text.rpartition("=")[2]).parent, labels.classes)
             for name, text in zip(given, args.masks, strict=True) if args.figures}
-    rundir.start_run(args, [cli.label_path(args)], labels.classes)
+    rundir.start_run(args, [cli.label_path(args)], labels.classes, labels.names)
 
     C = len(labels.classes)
     sets = {EMPTY: {}, WHOLE: whole(labels, sizes), **{n: m.rles for n, m in given.items()}}

@@ -77,7 +77,7 @@ def main(args):
     else:
         nets, pre, device = load_classifiers(args, classes)
         process.start()
-        rundir.start_run(args, [cli.label_path(args)], classes)
+        rundir.start_run(args, [cli.label_path(args)], classes, names)
         maps, probs = make_maps(args, names, fold, classes, sizes, nets, pre, device)
     if not process.first():
         return

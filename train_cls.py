@@ -71,8 +71,7 @@ def main(args):
 
     folds = range(args.folds) if args.fold is None else [args.fold]
     process.start()
-    rundir.start_run(args, [cli.label_path(args)], labels.classes,
-                     zip(labels.names, fold.tolist(), strict=True))
+    rundir.start_run(args, [cli.label_path(args)], labels.classes, labels.names, fold)
     if args.resume:
         restore.check_resume(args.out, folds, "oof.csv", models.Classifier, meta)
         gather(args, "oof_best", labels)

@@ -60,11 +60,12 @@ def train_one_epoch(model, batches, epoch, prepare, loss_fn, optimizer, amp=Fals
     device = next(model.parameters()).device
     for pixels, target in clock.timed(batches(epoch, len(steps)) if steps else batches(epoch)):
         images = process.agree(len(pixels))
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            logits = model(prepare(pixels))
-        loss = loss_fn(logits.float(), target.to(device, non_blocking=True))
-        optimizer.zero_grad(set_to_none=True)
-        (loss * (len(pixels) * process.count() / images)).backward()
+        with process.together():
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                logits = model(prepare(pixels))
+            loss = loss_fn(logits.float(), target.to(device, non_blocking=True))
+            optimizer.zero_grad(set_to_none=True)
+            (loss * (len(pixels) * process.count() / images)).backward()
         optimizer.step()
         # the loss is read at the end: no wait for the device in each step
         steps.append((loss.detach(), len(pixels)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import data, tables
+from . import data, process, tables
 
 PROBS = "probs.npy.tmp"  # while maps are made: (N, C), nan where an image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
@@ -35,10 +35,10 @@ class Store:
     def add(self, rows, maps, probs):
         """maps (B, C, h, w) and probabilities (B, C) of some images."""
         if self.maps is None:
-            self.maps = _create(self.folder / "maps.npy.tmp", np.float16,  # DEV-21: fine enough
-                                (self.shape[0], *maps.shape[1:]))
-            self.probs = _create(self.folder / PROBS, np.float64, self.shape)
-            self.probs[:] = np.nan
+            self.maps = _create(self.folder / "maps.npy.tmp", (self.shape[0], *maps.shape[1:]))
+            with process.whole_file(self.folder / PROBS, "wb") as file:
+                np.save(file, np.full(self.shape, np.nan))
+            self.probs = np.load(self.folder / PROBS, mmap_mode="r+")
         self.maps[rows] = maps
         self.probs[rows] = probs  # after the maps: says that they are there
 
@@ -53,10 +53,10 @@ class Store:
         (self.folder / PROBS).unlink()
 
 
-def _create(path, dtype, shape):
-    """A memory-mapped array whose place on the disk is taken: a full disk is an OSError here, and
-    would be a dead process later."""
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+def _create(path, shape):
+    """A memory-mapped float16 array (fine enough, DEV-21) whose place on the disk is taken: a full
+    disk is an OSError here, and would be a dead process later."""
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             try:

@@ -7,6 +7,7 @@ there is one process and nothing here communicates. Only the first process write
 
 import io
 import os
+import re
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
@@ -47,7 +48,7 @@ def start():
         return
     import torch
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _together():
+    with together():
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
     _world = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
@@ -62,12 +63,14 @@ def end():
 
 
 @contextmanager
-def _together():
-    """What fails in here fails because another process is gone."""
+def together():
+    """Raise Lost where what is done here with other processes fails because one of them is gone."""
     try:
         yield
     except RuntimeError as error:
-        rank, reason = os.environ.get("RANK", 0), (str(error).splitlines() or [""])[0][:200]
+        if not re.search("gloo|nccl|connection|peer|socket", str(error), re.IGNORECASE):
+            raise
+        rank, reason = os.environ.get("RANK", 0), str(error).splitlines()[0][:200]
         raise Lost(f"process {rank} has lost another one ({reason})") from error
 
 
@@ -76,7 +79,7 @@ def wrapped(model, device):
     if _world[1] == 1:
         return model
     import torch
-    with _together():
+    with together():
         return torch.nn.parallel.DistributedDataParallel(
             model, device_ids=[device.index] if device.type == "cuda" else None)
 
@@ -89,7 +92,7 @@ def share(value):
     file = io.BytesIO()
     torch.save(value, file)
     own = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
-    with _together():
+    with together():
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_world[1])]
         torch.distributed.all_gather(sizes, torch.tensor([len(own)]))
         longest = int(max(sizes))
@@ -112,7 +115,7 @@ def agree(n):
         return n
     import torch
     both = torch.tensor([n, _asked[0] if _asked else 0])
-    with _together():
+    with together():
         torch.distributed.all_reduce(both[:1])
         torch.distributed.all_reduce(both[1:], torch.distributed.ReduceOp.MAX)
     if both[1]:
@@ -124,7 +127,7 @@ def same(model):
     """Give every process the buffers (BatchNorm's running statistics) of the first."""
     if _world[1] > 1:
         import torch
-        with _together():
+        with together():
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 

@@ -24,8 +24,9 @@ MADE = ("folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv",
         "class_*.png", "*.tmp", "fold*/*.pt", "fold*/oof*.csv", "fold*/log.jsonl", "fold*/*.tmp")
 
 
-def start_run(args, sources, classes, folds=None):
-    """Make or take up the folder args.out: args.json and, given folds [(name, fold)], folds.csv.
+def start_run(args, sources, classes, names, fold=None):
+    """Make or take up the folder args.out: args.json and, given the fold (N,) of the named images,
+    folds.csv. sources: files that, like the names, a resumed run must find unchanged.
 
     A folder that holds a run needs --resume (same flags and sources) or --overwrite, and no other
     process may be at work in it. The first process does this for all.
@@ -34,6 +35,8 @@ def start_run(args, sources, classes, folds=None):
            "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")},
            "sha256": {str(s): hashlib.sha256(Path(s).read_bytes()).hexdigest()
                       for s in sources if s and Path(s).is_file()}}
+    now["sha256"]["the list of images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
     process.first_does(lambda: _start_run(args, now, folds), (DataError, OSError))
 
 
@@ -82,9 +85,10 @@ def check_resume(path, now):
         if key not in FREE and then["args"].get(key) != value:
             raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
                             f"{then['args'].get(key)}: a resumed run keeps its flags")
-    if sorted(then["sha256"].values()) != sorted(now["sha256"].values()):
-        raise DataError(f"{', '.join(now['sha256'])} changed since {path} was written: a resumed "
-                        "run keeps its labels")
+    changed = [what for what, sha in now["sha256"].items() if sha not in then["sha256"].values()]
+    if changed:
+        raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
+                        "keeps its images and labels")
 
 
 def plain(args):

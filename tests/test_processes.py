@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import make_masks
 from cam2seg import cli, data, engine, loading, process, rundir
 from conftest import SMALL, call
 
@@ -67,7 +68,6 @@ def test_a_stop_in_a_step_keeps_the_steps_taken(runs, shapes, tmp_path, monkeypa
 
 
 def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch):
-    import make_masks
     flags = ("--data", shapes, "--cls", runs / "cls", "--workers", 0, "--device", "cpu",
              "--batch-size", 5, "--no-aug-smooth", "--search")
     assert call("make_masks", *flags, "--out", tmp_path / "whole") == 0
@@ -89,6 +89,22 @@ def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch)
     assert contents(tmp_path / "part") == contents(tmp_path / "whole")
     flags = (*flags, "--threshold", 0.5, "--out", tmp_path / "part", "--resume")
     assert call("make_masks", *flags) == 2
+
+
+def test_maps_are_not_taken_up_for_another_list_of_images(runs, shapes, tmp_path, monkeypatch,
+                                                          capsys):
+    shutil.copytree(shapes / "train_images", tmp_path / "photos")
+    flags = ("--images", tmp_path / "photos", "--cls", runs / "cls", "--out", tmp_path / "out",
+             "--workers", 0, "--device", "cpu", "--batch-size", 16, "--no-aug-smooth")
+    with monkeypatch.context() as patch:
+        raise_in(patch, make_masks, "batch_maps", 2)
+        assert call("make_masks", *flags) == 143
+    shutil.copy(tmp_path / "photos/000.png", tmp_path / "photos/new.png")
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    assert call("make_masks", *flags, "--resume") == 2
+    assert "error: the list of images changed since" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
 
 
 def test_killed_runs_end_with_the_bytes_of_unbroken_ones():
@@ -256,6 +272,29 @@ def test_masks_of_two_processes_are_those_of_one_byte_for_byte(two_nodes, shapes
     assert done.returncode == 0, done.stderr
     one, two = contents(two_nodes / "one"), contents(two_nodes / "two")
     assert one == two and {"maps.npy", "maps.csv", "masks.csv", "masks_crossfit.csv"} <= set(one)
+
+
+@pytest.mark.parametrize("script, run, made", [
+    ("train_cls", "cls", ("oof.csv", "oof_best.csv")), ("train_seg", "seg", ("oof_masks.csv",))])
+def test_held_out_predictions_of_two_processes_are_those_of_one(runs, shapes, tmp_path, script, run,
+                                                                made):
+    """Networks are trained; their predictions, and SWA's pass over the images, are made anew."""
+    flags = json.loads((runs / run / "args.json").read_text())["args"]
+    more = [] if run == "cls" else ["--masks", flags["masks"], "--folds", flags["folds"], "--loss",
+                                    flags["loss"], "--lr-decoder", flags["lr_decoder"]]
+    more += ["--folds", 2] if run == "cls" else []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        shutil.copytree(runs / run, out)
+        for path in [p for name in made for p in out.glob(f"**/{name}")]:
+            path.unlink()
+        done = torchrun("--standalone", "--nproc-per-node", count, f"{script}.py", "--data", shapes,
+                        "--out", out, *SMALL, "--epochs", flags["epochs"], "--lr-encoder",
+                        flags["lr_encoder"], "--batch-size", flags["batch_size"], *more, "--resume")
+        said = done.communicate(timeout=200)
+        assert done.returncode == 0, said
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert one == two and set(made) <= set(one)
 
 
 def children(pid):
