@@ -15,9 +15,6 @@ from pathlib import Path
 from cam2seg import cli, data, images, mapstore, masks, metrics, process, rundir
 
 METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "guided-gradcam")
-# What the maps depend on; the other flags only turn maps into masks.
-MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "smooth_image",
-             "new_images")
 
 
 def get_args(argv=None):
@@ -71,14 +68,15 @@ def main(args):
     if labels and labels.classes != classes:
         raise cli.DataError(f"{cli.label_path(args)}: classes {labels.classes}, but {args.cls} was "
                             f"trained on {classes}")
+    from cam2seg import mapping
     if args.reuse_maps:
         rundir.lock(args.out)
-        maps, probs = load_maps(args, names, fold, sizes, classes)
+        maps, probs = mapping.load_maps(args, names, fold, sizes, classes)
     else:
-        nets, pre, device = load_classifiers(args, classes)
+        nets, pre, device = mapping.load_classifiers(args, classes)
         process.start()
         rundir.start_run(args, [cli.label_path(args)], classes, names)
-        maps, probs = make_maps(args, names, fold, classes, sizes, nets, pre, device)
+        maps, probs = mapping.make_maps(args, names, fold, classes, sizes, nets, pre, device)
     if not process.first():
         return
     # DEV-11; a class without the label stays out at --confidence 0 too
@@ -137,125 +135,6 @@ def load(args):
     if args.search and len(set(fold[labels.y.any(axis=1)].tolist())) < 2:
         raise cli.DataError(f"{path}: --search needs true masks in two folds or more")
     return names, labels, sizes, fold
-
-
-def make_maps(args, names, fold, classes, sizes, nets, pre, device):
-    """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C); both
-    are also written to --out. Outside the folds both are means over the folds (DEV-19).
-
-    Batches are the same however often the run was stopped and whatever process does them.
-    """
-    import numpy as np
-    import torch
-
-    from cam2seg import cam, engine, loading
-    if args.resume and mapstore.finished(args.out):
-        return load_maps(args, names, fold, sizes, classes)
-    mean_std = (torch.tensor(pre[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
-    shift = torch.div(*mean_std) if args.smooth_image else 0.0  # DEV-6
-    pixels = images.ImageSet(cli.image_dir(args), names, args.size or pre["size"],
-                             np.zeros((len(names), 0), np.float32))
-    store = mapstore.Store(args.out, len(names), len(classes)) if process.first() else None
-    done = process.share(torch.from_numpy(store.done()) if store else None)[0].numpy()
-    clock = engine.Progress(int((~done).sum()), "maps")
-    for k in sorted(set(fold.tolist())):
-        members = list(nets.values()) if k == -1 else [nets[k]]  # never a model that saw the image
-        for part, batch in todo(pixels, np.flatnonzero(fold == k), args, done):
-            made = None
-            if part:
-                x = loading.to_input(batch, device, pre["mean"], pre["std"])
-                with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-                    seen = [batch_maps(args, model, x, shift) for model in members]
-                maps = torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(dim=0)
-                made = (cam.normalize(maps, "max").cpu(),
-                        torch.stack([y.float().sigmoid() for _, y in seen]).mean(0).cpu())
-            for rows, found in process.share((part, made)):
-                if store and rows:
-                    if store.maps is None:
-                        print(f"maps of {args.target_layer or members[0].target_layer}: "
-                              f"{maps.shape[2]} x {maps.shape[3]} cells for {x.shape[2]} x "
-                              f"{x.shape[3]} pixels", flush=True)
-                    store.add(rows, *found)
-            clock.add(process.agree(len(part)))
-    if store:
-        store.finish(names, fold, sizes, classes)
-    return (store.maps, store.probs) if store else (None, None)
-
-
-def todo(pixels, rows, args, done):
-    """(rows, pixels) of the batches for this process with an image that is not done, and ([], None)
-    where another process has one more. Batches are cut before any is left out: which images are
-    seen together, and so the last bit of a map, depends on nothing but --batch-size."""
-    import numpy as np
-
-    from cam2seg import loading
-    cut = [rows[a:a + args.batch_size] for a in range(0, len(rows), args.batch_size)]
-    cut = [part for part in cut if not done[part].all()]
-    if not cut:
-        return
-    batches = loading.Batches(pixels, np.concatenate(cut), args.batch_size, args.workers)
-    mine, loader = [b.tolist() for b in cut[process.rank()::process.count()]], batches(None)
-    for n in range(-(-len(cut) // process.count())):
-        yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
-
-
-def load_classifiers(args, classes):
-    """{fold: classifier} of the run --cls, how their input is prepared, and the device."""
-    import torch
-
-    from cam2seg import engine, models, restore
-    with cli.explained("--device"):
-        device = engine.pick_device(args.device)
-    nets, state = restore.networks(args.cls, f"{args.checkpoint}.pt", models.Classifier,
-                                   "classifier")
-    pre = state["preprocess"]
-    if pre["classes"] != classes:
-        raise cli.DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json "
-                            f"says {classes}")
-    nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
-    one = torch.zeros(1, 3, *(args.size or pre["size"]), device=device)
-    one_view(args, next(iter(nets.values())), one)  # a wrong --target-layer stops here
-    return nets, pre, device
-
-
-def batch_maps(args, model, x, shift=0.0):
-    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image,
-    which alone decide at the gate (DEV-15)."""
-    from cam2seg import cam
-    logits = []
-
-    def maps_of(view):
-        maps, y = one_view(args, model, view)
-        logits.append(y)
-        return maps
-
-    return cam.aug_smooth(maps_of, x, shift) if args.aug_smooth else maps_of(x), logits[0]
-
-
-def one_view(args, model, x):
-    """Raw maps and logits of a batch as it is."""
-    from cam2seg import cam
-    layer = args.target_layer or model.target_layer
-    with cli.explained("--target-layer"):
-        if args.method == "guided-gradcam":
-            return cam.guided_grad_cam(model, x, layer)
-        return cam.class_maps(model, x, layer, args.method)
-
-
-def load_maps(args, names, fold, sizes, classes):
-    """The maps and probabilities in --out, if they are those of these flags and images."""
-    made = rundir.read_run(args.out / "args.json")["args"]
-    for flag in MAP_FLAGS:
-        if rundir.plain(args)[flag] != made.get(flag):
-            raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
-                                f"{made.get(flag)}, not {rundir.plain(args)[flag]}")
-    mapstore.check_index(args.out, names, fold, sizes)
-    _, its_classes, probs, maps = mapstore.read(args.out)
-    if its_classes != classes:
-        raise cli.DataError(f"{args.out}/maps.csv, row 1: maps of classes "
-                            f"{','.join(its_classes)}, expected {','.join(classes)}; run without "
-                            "--reuse-maps")
-    return maps, probs
 
 
 def count(args, names, labels, sizes, maps, thresholds):

@@ -87,7 +87,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "target if True else np.flip"),
     ("low byte of 16 bits", IMAGES, ".astype(np.int64) >> 8", ".astype(np.int64) & 255"),
     ("flips forget the epoch", IMAGES, "(self.seed, epoch, index)", "(self.seed, index)"),
-    ("model of another fold", "make_masks.py", "else [nets[k]]", "else [nets[max(nets) - k]]"),
+    ("model of another fold", "cam2seg/mapping.py", "else [nets[k]]", "else [nets[max(nets) - k]]"),
     ("trained on the held-out fold", "train_cls.py", "for part in (fold != k, fold == k)",
      "for part in (fold == k, fold == k)"),
     ("no BatchNorm pass", "train_cls.py", 'if args.swa_bn == "update"', "if False"),
@@ -95,7 +95,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "masks.binarize(1 - heat,"),
     ("an area at the bound kept by --strict-len", "make_masks.py",
      "args.min_seg_len + args.strict_len", "args.min_seg_len"),
-    ("std over mean", "make_masks.py", 'for k in ("mean", "std"))', 'for k in ("std", "mean"))'),
+    ("std over mean", "cam2seg/mapping.py", 'for k in ("mean", "std"))',
+     'for k in ("std", "mean"))'),
     ("labels leak through the gate", "make_masks.py", 'if args.gate == "labels" else probs',
      'if labels is not None else probs'),
 ]
@@ -104,6 +105,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
 def tests_of(path):
     name = Path(path).stem
     engine = dict.fromkeys(("loading", "checkpoints", "process"), ["tests/test_engine.py"])
+    if name == "mapping":
+        path = name
     return engine.get(name, [f"tests/test_{name}.py"]) if \
         path.startswith("cam2seg/") else ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
 

@@ -19,7 +19,7 @@ import torch
 import make_masks
 import train_cls
 import train_seg
-from cam2seg import cam, engine, models
+from cam2seg import cam, engine, mapping, models
 from conftest import SCRIPTS, call
 
 ROOT = Path(__file__).parent.parent
@@ -251,7 +251,7 @@ def test_the_gate_looks_at_the_plain_image():
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     for method, smooth in itertools.product(make_masks.METHODS, (0, 1)):
         args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth))
-        maps, logits = make_masks.batch_maps(args, net, x)
+        maps, logits = mapping.batch_maps(args, net, x)
         assert torch.allclose(logits, net(x))
         views = [x * f for f in (1.0, 1.1, 0.9)] if smooth else [x]
         total = 0

@@ -254,7 +254,8 @@ def test_help_reads_and_bare_call_says_what_is_needed_at_once(script):
 def test_every_flag_is_read(script):
     """A flag that nothing reads is a lie."""
     text = (ROOT / f"{script}.py").read_text()
-    shared = ((ROOT / f"cam2seg/{name}.py").read_text() for name in ("cli", "rundir"))
+    shared = ((ROOT / f"cam2seg/{name}.py").read_text()
+              for name in ("cli", "rundir", "mapping"))
     read = {n.attr for source in (text, *shared)
             for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)
             and isinstance(n.value, ast.Name) and n.value.id == "args"}

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-import make_masks
-from cam2seg import cli, data, engine, loading, process, rundir
+from cam2seg import cli, data, engine, loading, mapping, process, rundir
 from conftest import SMALL, call
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +70,7 @@ def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch)
     flags = ("--data", shapes, "--cls", runs / "cls", "--workers", 0, "--device", "cpu",
              "--batch-size", 5, "--no-aug-smooth", "--search")
     assert call("make_masks", *flags, "--out", tmp_path / "whole") == 0
-    seen, real = [], make_masks.batch_maps
+    seen, real = [], mapping.batch_maps
 
     def batch_maps(args, model, x, shift):
         seen.append(len(x))
@@ -79,7 +78,7 @@ def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch)
             os.kill(os.getpid(), signal.SIGINT)
         return real(args, model, x, shift)
 
-    monkeypatch.setattr(make_masks, "batch_maps", batch_maps)
+    monkeypatch.setattr(mapping, "batch_maps", batch_maps)
     assert call("make_masks", *flags, "--out", tmp_path / "part") == 130
     assert not (tmp_path / "part/maps.csv").exists()
     assert call("make_masks", *flags, "--out", tmp_path / "part", "--resume") == 0
@@ -97,7 +96,7 @@ def test_maps_are_not_taken_up_for_another_list_of_images(runs, shapes, tmp_path
     flags = ("--images", tmp_path / "photos", "--cls", runs / "cls", "--out", tmp_path / "out",
              "--workers", 0, "--device", "cpu", "--batch-size", 16, "--no-aug-smooth")
     with monkeypatch.context() as patch:
-        raise_in(patch, make_masks, "batch_maps", 2)
+        raise_in(patch, mapping, "batch_maps", 2)
         assert call("make_masks", *flags) == 143
     shutil.copy(tmp_path / "photos/000.png", tmp_path / "photos/new.png")
     before = contents(tmp_path / "out")
