@@ -8,7 +8,6 @@ nothing predicted, and the whole image for each class that is there. Writes metr
 contact sheet per class; beside a mask made by make_masks.py stands the map it comes from.
 """
 
-import argparse
 import sys
 from pathlib import Path
 

@@ -62,7 +62,6 @@ def get_args(argv=None):
 
 
 def main(args):
-    import numpy as np
     names, labels, sizes, fold = load(args)
     classes = rundir.read_run(args.cls / "args.json")["classes"]
     if labels and labels.classes != classes:

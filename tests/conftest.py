@@ -71,11 +71,18 @@ def refused(capsys):
 
 
 def contents(folder):
-    """{path: bytes} of the files in a folder; None if there is no folder."""
+    """{path in it: bytes} of the files in a folder; None if there is no folder."""
     if not folder.exists():
         return None
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
             if p.is_file() and p.name != ".lock"}
+
+
+def results(folder):
+    """The same without what differs from run to run: timings, and --resume among the flags."""
+    return {name: what for name, what in contents(folder).items()
+            if Path(name).name not in ("log.jsonl", "args.json")}
+
 
 
 def write_images(folder, count=48, side=64, seed=0):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import train_seg
-from cam2seg import cli, data, masks
+from cam2seg import data, masks
 from conftest import SCRIPTS, SMALL, call
 
 ROOT = Path(__file__).parent.parent
@@ -175,7 +175,7 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     """On a copy of an image the mean of two networks, neither of which is asked alone."""
     import torch
 
-    from cam2seg import engine, images, loading
+    from cam2seg import images, loading
     folder, seg = tmp_path / "new", tmp_path / "seg"
     folder.mkdir()
     shutil.copy(shapes / "train_images/003.png", folder / "new.png")
