@@ -4,8 +4,8 @@
 
 Each row changes one thing of the defaults of make_masks.py (Grad-CAM++, SWA, six views, min-max,
 confidence 0.5, threshold 0.3) and gives [P-6] and Dice over the pairs that have a mask, taken over
-the out-of-fold union. Readings that make_masks.py has no flag for are written out in
-reading_maps.py. "(fold 0)": only the images of fold 0.
+the out-of-fold union. Readings that make_masks.py has no flag for are written out here and in
+reading_maps.py. "One view": no aug smooth. "(fold 0)": only the images of fold 0, one view.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import make_masks  # noqa: E402
 from cam2seg import (  # noqa: E402
     cam, cli, data, engine, images, loading, masks, metrics, models, rundir)
 from reading_maps import ROWS, accepted_by, maps_of_batch, masks_of, stored  # noqa: E402
@@ -50,8 +51,8 @@ def counts_of(truth, mask):
 def map_rows(args, labels, sizes, fold):
     """Scores of ROWS over the union, those of the searches, and the share of alphas below 0."""
     counts, negative = {row[:2]: [] for row in ROWS}, []
-    grid = {"threshold": np.round(np.arange(1, 100) / 100, 2).tolist(),
-            "confidence": [round(0.1 * n, 1) for n in range(10)], "min_seg_len": [0, 40, 400, 2000]}
+    grid = {**make_masks.search_grid(argparse.Namespace(gate="confidence", strict_len=False), sizes),
+            "threshold": np.round(np.arange(1, 100) / 100, 2).tolist()}
     found = {"inter": [], "pred": [], "truth": [], "p": [], "fold": []}
     for k in sorted(set(fold.tolist())):
         model, pre = load(args.cls / f"fold{k}/swa.pt")
@@ -84,7 +85,7 @@ def searches(n, grid):
     """DEV-10 and DEV-30: chosen on the union or on the other folds; steps of 0.05 or 0.01."""
     table = []
     for what, step in (("steps of 0.05", 5), ("steps of 0.01", 1)):
-        part = slice(step - 1, None, step)
+        part = slice(step - 1, 95 if step == 5 else None, step)
         inter, pred = n["inter"][:, :, part], n["pred"][:, :, part]
         steps = {**grid, "threshold": grid["threshold"][part]}
         best, _ = metrics.search(inter, pred, n["truth"], n["p"], steps)
@@ -189,6 +190,7 @@ def fold_rows(args, labels, sizes, fold):
 
     table = []
     for dev, what, maps_of in [
+            ("", "defaults, one view (fold 0)", grad_cam_pp_of),
             ("DEV-3", "Guided Grad-CAM, every activation guided (fold 0)", guided("guided")),
             ("DEV-3", "Guided Grad-CAM, plain gradient (fold 0)", guided("plain")),
             ("DEV-19", "mean of the other folds, each map over its maximum (fold 0)",

@@ -43,6 +43,17 @@ def test_rows_with_a_flag_are_what_the_flag_gives(table, shapes, runs, tmp_path,
                                        abs=2e-3)  # float noise moves pixels at the threshold
 
 
+@pytest.mark.parametrize("which, row", [("masks_union", "union"), ("masks_crossfit",
+                                                                   "cross-fitted")])
+def test_searches_are_those_of_make_masks(table, shapes, runs, tmp_path, which, row):
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
+                "--workers", 0, "--device", "cpu", "--search") == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())["table2"]
+    scores = next(r["scores"] for r in found if r["masks"] == which)
+    assert table["DEV-10", f"search, steps of 0.05, {row}"] == pytest.approx(
+        [scores[s][1] for s in ("dice_pairs", "dice_present")], abs=2e-3)
+
+
 def test_every_reading_gives_scores(table):
     assert len(table) == len(readings.ROWS) + 4
     assert np.isfinite(list(table.values())).all()
