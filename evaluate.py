@@ -11,7 +11,7 @@ contact sheet per class; beside a mask made by make_masks.py stands the map it c
 import sys
 from pathlib import Path
 
-from cam2seg import cli, data, images, mapstore, masks, metrics, report, rundir
+from cam2seg import cli, data, images, mapstore, masks, metrics, process, report, rundir
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
 
@@ -52,20 +52,34 @@ def main(args):
     fold = cli.folds_of(args.folds, labels.names) if args.folds else np.full(len(labels.names), -1)
     maps = {name: open_maps(Path(text.rpartition("=")[2]).parent, labels.classes)
             for name, text in zip(given, args.masks, strict=True) if args.figures}
-    rundir.start_run(args, [cli.label_path(args)], labels.classes, labels.names)
+    csvs = [Path(text.rpartition("=")[2]) for text in args.masks]
+    near = [p.with_name(n) for p in csvs for n in ("maps.csv", "maps.npy") if args.figures]
+    rundir.start_run(args, [cli.label_path(args), args.folds, *csvs, *near], labels.classes,
+                     labels.names)
 
-    C = len(labels.classes)
     sets = {EMPTY: {}, WHOLE: whole(labels, sizes), **{n: m.rles for n, m in given.items()}}
     result = {"classes": labels.classes, "images": len(labels.names), "over": args.over,
               "left_out": int((~rows).sum()), "masks": {}}
-    counts = {name: metrics.mask_counts(labels.names, labels.rles, rles, sizes, C)
-              for name, rles in sets.items()}
+    counts = {name: count(name, labels, rles, sizes) for name, rles in sets.items()}
     for name, n in counts.items():
         result["masks"][name] = {"scores": metrics.mask_scores(*n), "folds": by_fold(n, fold)}
     rundir.write_json(args.out / "metrics.json", result)
     show(result)
     if args.figures:
         figures(args, labels, sizes, given, counts, maps)
+
+
+def count(what, labels, rles, sizes):
+    """Counts (3, N, C) of metrics.mask_counts, a hundred images at a time."""
+    import numpy as np
+
+    from cam2seg.engine import Progress
+    parts, clock = [], Progress(len(labels.names), what)
+    for start in range(0, len(labels.names), 100):
+        names = labels.names[start:start + 100]
+        parts.append(metrics.mask_counts(names, labels.rles, rles, sizes, len(labels.classes)))
+        clock.add(len(names))
+    return np.concatenate(parts, axis=1)
 
 
 def load_masks(args, labels, sizes):
@@ -150,6 +164,7 @@ def figures(args, labels, sizes, given, counts, maps):
             continue
         rows = []
         for at in np.unique(np.linspace(0, len(ranked) - 1, args.figures).round().astype(int)):
+            process.check()
             i = ranked[at]
             name = labels.names[i]
             true = masks.decode_all(labels.rles, name, sizes[name], len(labels.classes))

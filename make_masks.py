@@ -27,7 +27,7 @@ def get_args(argv=None):
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=cli.positive, nargs=2, metavar=("H", "W"),
-                   help="size of the network's input (default: as trained)")
+                   help="size of the network's input, DEV-12 (default: as trained)")
     p.add_argument("--checkpoint", choices=("swa", "best"), default="swa",
                    help="mean of the best epochs, or the best one, [P] V")
     p.add_argument("--aug-smooth", action=argparse.BooleanOptionalAction, default=True,
@@ -53,7 +53,7 @@ def get_args(argv=None):
     p.add_argument("--objective", choices=metrics.SCORES[:4], default="dice_pairs",
                    help="what --search maximises, DEV-9")
     p.add_argument("--new-images", action="store_true",
-                   help="use the mean over the folds even for names that are in the folds")
+                   help="use the mean over the folds even for names in the folds, DEV-19")
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
     p.add_argument("--batch-size", type=cli.positive, default=64, help="images at a time")
     cli.add_machine(p)
@@ -74,7 +74,7 @@ def main(args):
     else:
         nets, pre, device = mapping.load_classifiers(args, classes)
         process.start()
-        rundir.start_run(args, [cli.label_path(args)], classes, names)
+        rundir.start_run(args, [cli.label_path(args), *mapping.sources(args)], classes, names)
         maps, probs = mapping.make_maps(args, names, fold, classes, sizes, nets, pre, device)
     if not process.first():
         return

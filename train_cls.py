@@ -71,7 +71,9 @@ def main(args):
 
     folds = range(args.folds) if args.fold is None else [args.fold]
     process.start()
-    rundir.start_run(args, [cli.label_path(args)], labels.classes, labels.names, fold)
+    loading.check_batch_size(args.batch_size)
+    rundir.start_run(args, [cli.label_path(args), args.weights], labels.classes, labels.names,
+                     fold)
     if args.resume:
         restore.check_resume(args.out, folds, "oof.csv", models.Classifier, meta)
         gather(args, "oof_best", labels)

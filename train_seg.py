@@ -69,7 +69,9 @@ def main(args):
 
     folds = sorted(set(fold.tolist())) if args.fold is None else [args.fold]
     process.start()
-    rundir.start_run(args, [args.masks, args.folds], given.classes, given.names, fold)
+    loading.check_batch_size(args.batch_size)
+    rundir.start_run(args, [args.masks, args.folds, args.weights], given.classes, given.names,
+                     fold)
     if args.resume:
         restore.check_resume(args.out, folds, "oof_masks.csv", models.UNet, meta)
         restore.networks(args.out, "best.pt", models.UNet, "unet", meta)

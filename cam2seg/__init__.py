@@ -1,8 +1,8 @@
 """Image-level labels in, segmentation masks out (Sydorskyi 2022) in pure PyTorch.
 
-Modules: cam, models, masks, metrics, data, images, loading, engine, mapstore, report, cli,
-steel, synthetic. Importing the
-package imports none of them, so `from cam2seg import masks` needs NumPy alone.
+Formulas: cam, models, masks, metrics. Files: tables, data, images, report, mapstore, rundir.
+Training: loading, engine, checkpoints, restore, mapping, process. Scripts: cli. Demo: synthetic,
+steel. Importing the package imports none of them, so `from cam2seg import masks` needs NumPy alone.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Class activation maps: the formulas, and the hooks that capture what they need.
 
     maps, logits = class_maps(model, x, "features.8")       # (B, C, h, w), (B, C)
-    heat = normalize(upscale(maps, x.shape[-2:]))           # (B, C, H, W) in [0, 1]
+    heat = image_maps(maps, x.shape[-2:])                   # (B, C, H, W) in [0, 1]
 
 Works on any classifier with logits (B, C) and any layer with a 4-D output. The model comes back as
 it was: mode of every submodule, hooks, parameters, their .grad and requires_grad.

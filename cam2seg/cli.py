@@ -179,7 +179,7 @@ def explained(what):
 
 def keep_freed_memory():
     """Let glibc keep large blocks that torch frees instead of unmapping and zeroing them anew in
-    every step: half as fast again on a CPU (make bench). Elsewhere there is nothing to set."""
+    every step: faster on a CPU (make bench). Elsewhere there is nothing to set."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         for option, value in ((-1, 2**31 - 1), (-3, 2**30), (-4, 0)):  # trim, mmap from, mmaps

@@ -69,7 +69,7 @@ def read_labels(path, image_dir=None, classes=None):
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folders(path, classes)
+        return _read_folders(path, classes, image_dir)
     header, rows = read_csv(path)
     columns = set(header)
     with_masks = "EncodedPixels" in columns
@@ -114,8 +114,11 @@ def _columns(path, row, cells, classes):
             yield row, cells["ImageId"], name, None
 
 
-def _read_folders(path, classes):
+def _read_folders(path, classes, image_dir):
     images = [name for name in list_images(path) if "/" in name]
+    missing = set(images) - set(list_images(image_dir)) if image_dir else ()
+    if missing:
+        raise DataError(f"{path}: image '{min(missing)}' is not in the image folder {image_dir}")
     cells = [(None, name, "" if name.split("/")[0] == CLEAN else name.split("/")[0], None)
              for name in images]
     if not images:

@@ -1,7 +1,7 @@
-"""Training and prediction loops, weight averaging, checkpoints. Models and losses come in as
-arguments; batches are (pixels uint8 (B, H, W, 3), target) as loading.Batches gives them.
+"""Training and prediction loops and weight averaging. Models and losses come in as arguments;
+batches are (pixels uint8 (B, H, W, 3), target) as loading.Batches gives them.
 
-Everything random in an epoch follows from (seed, epoch) alone, so a run that is killed and taken up
+Everything random in an epoch follows from (seed, fold, epoch), so a run that is killed and taken up
 from its last checkpoint gives the same bytes on the CPU. Only a checkpoint saved in the middle of
 an epoch, when a signal asks for the end, holds the state of the generator.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import process
 from .data import DataError
 from .masks import rle_decode
 
@@ -66,7 +67,11 @@ def scan(folder, names, rows_of=None):
             raise DataError(f"{where}{error}") from error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without the GIL
-        return dict(zip(names, pool.map(size, names, chunksize=16), strict=True))
+        sizes = {}
+        for name, found in zip(names, pool.map(size, names), strict=True):
+            process.check()
+            sizes[name] = found
+        return sizes
 
 
 def default_size(size):

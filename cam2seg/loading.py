@@ -17,16 +17,12 @@ class Batches:
     BatchNorm cannot train on a single value.
 
     Where several processes run, each gets its part of every training batch, and every so many-th
-    batch where epoch is None; `alone` gives it all. batch_size is that of all together.
-    Raises DataError where it leaves a process less than two images.
+    batch where epoch is None; `alone` gives it all. batch_size is that of all together in training.
     """
 
     def __init__(self, dataset, indices, batch_size, workers=0, seed=0, alone=False):
         self.indices = np.asarray(indices)
         world = (0, 1) if alone else (process.rank(), process.count())
-        if world[1] > 1 and batch_size < 2 * world[1]:
-            raise DataError(f"--batch-size {batch_size} is for all {world[1]} processes together: "
-                            f"expected {2 * world[1]} or more")
         self.order = Order(self.indices, batch_size, seed, *world)
         self.loader = torch.utils.data.DataLoader(
             dataset, batch_sampler=self.order, num_workers=workers,
@@ -45,6 +41,14 @@ class Batches:
         """The indices that this process gets where epoch is None, in their order."""
         self.order.epoch, self.order.skip = None, 0
         return [i for batch in self.order for i, _ in batch]
+
+
+def check_batch_size(batch_size):
+    """Raise DataError where a training batch leaves a process less than two images."""
+    least = 2 * process.count()
+    if process.count() > 1 and batch_size < least:
+        raise DataError(f"--batch-size {batch_size} is for all {process.count()} processes "
+                        f"together: expected {least} or more")
 
 
 def leave_signals(worker):

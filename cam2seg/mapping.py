@@ -102,9 +102,20 @@ def one_view(args, model, x):
         return cam.class_maps(model, x, layer, args.method)
 
 
+def sources(args):
+    """The files that say what the networks are and whom they have seen."""
+    nets = rundir.fold_files(args.cls, f"{args.checkpoint}.pt").values()
+    return [args.cls / "folds.csv", *nets]
+
+
 def load_maps(args, names, fold, sizes, classes):
     """The maps and probabilities in --out, if they are those of these flags and images."""
-    made = rundir.read_run(args.out / "args.json")["args"]
+    run = rundir.read_run(args.out / "args.json", sha256=dict)
+    made = run["args"]
+    for path, sha in rundir.digests(sources(args)[1:]).items():  # folds: check_index below
+        if run["sha256"].get(path) != sha:
+            raise cli.DataError(f"{args.out}: its maps were not made with {path} as it is now; run "
+                                "without --reuse-maps")
     for flag in MAP_FLAGS:
         if rundir.plain(args)[flag] != made.get(flag):
             raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "

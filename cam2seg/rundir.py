@@ -31,13 +31,20 @@ def start_run(args, sources, classes, names, fold=None):
     A folder that holds a run needs --resume (same flags and sources) or --overwrite, and no other
     process may be at work in it. The first process does this for all.
     """
-    now = {"args": plain(args), "classes": classes,
-           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")},
-           "sha256": {str(s): hashlib.sha256(Path(s).read_bytes()).hexdigest()
-                      for s in sources if s and Path(s).is_file()}}
+    now = {"args": plain(args), "classes": classes, "sha256": digests(sources),
+           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
     now["sha256"]["the list of images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
     process.first_does(lambda: _start_run(args, now, folds), (DataError, OSError))
+
+
+def digests(paths):
+    """{path: sha256} of those that are files."""
+    out = {}
+    for path in paths:
+        if path and Path(path).is_file():
+            out[str(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return out
 
 
 def _start_run(args, now, folds):
@@ -52,10 +59,15 @@ def _start_run(args, now, folds):
     if path.exists() and args.resume:
         check_resume(path, now)
         return
+    made = [old for pattern in MADE for old in args.out.glob(pattern)]
+    read = {Path(s).resolve() for s in now["sha256"]}
+    for old in made:
+        if old.resolve() in read:
+            raise DataError(f"{args.out} holds {old.name}, which this run reads: name another "
+                            "--out")
     path.unlink(missing_ok=True)
-    for old in (old for pattern in MADE for old in args.out.glob(pattern)):
-        if str(old) not in now["sha256"]:  # what the run reads stays
-            old.unlink()
+    for old in made:
+        old.unlink()
     if folds is not None:
         data.write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
     write_json(path, now)
@@ -85,7 +97,7 @@ def check_resume(path, now):
         if key not in FREE and then["args"].get(key) != value:
             raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
                             f"{then['args'].get(key)}: a resumed run keeps its flags")
-    changed = [what for what, sha in now["sha256"].items() if sha not in then["sha256"].values()]
+    changed = [what for what, sha in now["sha256"].items() if then["sha256"].get(what) != sha]
     if changed:
         raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
                         "keeps its images and labels")

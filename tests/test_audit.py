@@ -175,6 +175,13 @@ def test_the_papers_settings_are_the_defaults():
     assert cam.SMOOTH_FACTORS == (1.0, 1.1, 0.9)
 
 
+def test_the_readme_counts_the_mutants():
+    text = (ROOT / "tests/mutants.py").read_text(encoding="utf-8")
+    listed, = (n.value for n in ast.parse(text).body
+               if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "MUTANTS")
+    assert f"make mutants  # {len(listed.elts)} small" in (ROOT / "README.md").read_text()
+
+
 # Formulas that live in the scripts
 
 

@@ -141,7 +141,8 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
 def test_a_batch_is_for_all_processes_together(monkeypatch, size):
     monkeypatch.setattr(process, "_world", (0, 2))
     with pytest.raises(cli.DataError, match="for all 2 processes together: expected 4 or more"):
-        loading.Batches([], np.arange(8), size)
+        loading.check_batch_size(size)
+    loading.check_batch_size(4)
 
 
 def test_processes_share_each_training_batch_and_deal_out_the_others():

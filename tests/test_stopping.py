@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cam2seg import engine, mapping, process, rundir
+from cam2seg import engine, mapping, metrics, process, rundir
 from conftest import SMALL, call, contents, results
 
 ROOT = Path(__file__).parent.parent
@@ -132,9 +132,45 @@ def test_overwriting_leaves_files_that_are_not_of_a_run(runs, shapes, tmp_path):
     shutil.copy(shapes / "labels.csv", out / "labels.csv")
     (out / "notes.txt").write_text("mine")
     assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
-                out / "folds.csv", "--out", out, "--epochs", 1, "--overwrite", *SMALL) == 0
+                runs / "cls/folds.csv", "--out", out, "--epochs", 1, "--overwrite", *SMALL) == 0
     assert (out / "labels.csv").exists() and (out / "notes.txt").read_text() == "mine"
     assert not list(out.glob("fold*/swa.pt")) and not (out / "oof.csv").exists()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_overwriting_what_is_read_is_refused(runs, shapes, tmp_path, capsys, monkeypatch, relative):
+    shutil.copytree(runs / "masks", tmp_path / "masks")
+    monkeypatch.chdir(tmp_path)
+    out, csv = (Path("masks") if r else tmp_path / "masks" for r in (relative, not relative))
+    before = contents(tmp_path)
+    assert call("evaluate", "--data", shapes, "--out", out, f"m={csv}/masks.csv",
+                "--overwrite") == 2
+    assert "which this run reads: name another --out" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_maps_of_networks_that_were_trained_again_are_not_taken_up(runs, shapes, tmp_path, capsys):
+    for name in ("cls", "masks"):
+        shutil.copytree(runs / name, tmp_path / name)
+    flags = ("--data", shapes, "--cls", tmp_path / "cls", "--out", tmp_path / "masks",
+             "--target-layer", "features.5", "--workers", 0, "--device", "cpu")
+    assert call("make_masks", *flags, "--overwrite") == 0
+    shutil.copy(tmp_path / "cls/fold0/best.pt", tmp_path / "cls/fold0/swa.pt")
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert call("make_masks", *flags, "--resume") == 2
+    assert "fold0/swa.pt changed since" in capsys.readouterr().err
+    assert call("make_masks", *flags, "--reuse-maps") == 2
+    assert "were not made with" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_evaluation_stops_when_asked(runs, shapes, tmp_path, monkeypatch, capsys):
+    raise_in(monkeypatch, metrics, "mask_counts", 1)
+    flags = ("--data", shapes, "--out", tmp_path, "--figures", 0, f"m={runs}/masks/masks.csv")
+    assert call("evaluate", *flags) == 143
+    monkeypatch.undo()
+    assert call("evaluate", *flags, "--resume") == 0
 
 
 # Disks
