@@ -36,6 +36,7 @@ def get_args(argv=None):
 def main(args):
     import numpy as np
     cli.image_dir(args)
+    rundir.check_flags(args)
     if not args.masks:
         raise cli.DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv")
     labels, sizes = cli.load_data(args)

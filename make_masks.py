@@ -62,21 +62,25 @@ def get_args(argv=None):
 
 
 def main(args):
+    rundir.check_flags(args)
     names, labels, sizes, fold = load(args)
     classes = rundir.read_run(args.cls / "args.json")["classes"]
     if labels and labels.classes != classes:
         raise cli.DataError(f"{cli.label_path(args)}: classes {labels.classes}, but {args.cls} was "
                             f"trained on {classes}")
     from cam2seg import mapping
+    process.start()
     if args.reuse_maps:
-        rundir.lock(args.out)
+        rundir.read_run(args.out / "args.json")
+        process.first_does(lambda: rundir.lock(args.out), (cli.DataError, OSError))
         maps, probs = mapping.load_maps(args, names, fold, sizes, classes)
     else:
         nets, pre, device = mapping.load_classifiers(args, classes)
-        process.start()
         rundir.start_run(args, [cli.label_path(args), *mapping.sources(args)], classes, names)
         maps, probs = mapping.make_maps(args, names, fold, classes, sizes, nets, pre, device)
-    if not process.first():
+    first = process.first()
+    process.end()
+    if not first:
         return
     # DEV-11; a class without the label stays out at --confidence 0 too
     gate = 2.0 * labels.y - 1 if args.gate == "labels" else probs

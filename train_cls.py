@@ -42,6 +42,7 @@ def get_args(argv=None):
 
 
 def main(args):
+    rundir.check_flags(args)
     labels, sizes = cli.load_data(args)
     if args.clean == "drop":
         labels = labels.keep(labels.y.any(axis=1))
@@ -71,11 +72,12 @@ def main(args):
 
     folds = range(args.folds) if args.fold is None else [args.fold]
     process.start()
-    loading.check_batch_size(args.batch_size)
+    loading.check_batches(args.batch_size, fold, size)
     rundir.start_run(args, [cli.label_path(args), args.weights], labels.classes, labels.names,
                      fold)
     if args.resume:
-        restore.check_resume(args.out, folds, "oof.csv", models.Classifier, meta)
+        restore.check_resume(args.out, folds, "oof.csv", models.Classifier, meta,
+                             args.epochs)
         gather(args, "oof_best", labels)
         gather(args, "oof", labels)
     for k in folds:
@@ -106,7 +108,7 @@ def main(args):
             every = loading.Batches(train_set, train.indices, args.batch_size, args.workers,
                                     args.seed, alone=True)
             for x, _ in every(epoch):
-                process.check()
+                process.agree(0)
                 yield prepare(x)
 
         states = [engine.load_checkpoint(out / f"epoch{b['epoch']}.pt", "classifier")["model"]
@@ -123,7 +125,9 @@ def main(args):
             data.write_csv(out / f"{name}.csv", ("ImageId", *labels.classes),
                            ((n, *p) for n, p in zip(names, rows[name].tolist(), strict=True)))
 
-    if not process.first():
+    first = process.first()
+    process.end()
+    if not first:
         return
     table = []
     for name, title in (("oof_best", "best epoch"), ("oof", f"mean of {args.swa} (SWA)")):

@@ -40,6 +40,7 @@ def get_args(argv=None):
 
 
 def main(args):
+    rundir.check_flags(args)
     given, truth, sizes, fold = load(args)
     size = tuple(args.size or images.default_size(sizes[given.names[0]]))
     new_sizes = images.scan(args.predict, data.list_images(args.predict)) if args.predict else {}
@@ -69,11 +70,12 @@ def main(args):
 
     folds = sorted(set(fold.tolist())) if args.fold is None else [args.fold]
     process.start()
-    loading.check_batch_size(args.batch_size)
-    rundir.start_run(args, [args.masks, args.folds, args.weights], given.classes, given.names,
-                     fold)
+    loading.check_batches(args.batch_size, fold, size)
+    rundir.start_run(args, [args.masks, args.folds, args.weights, cli.label_path(args)],
+                     given.classes, given.names, fold)
     if args.resume:
-        restore.check_resume(args.out, folds, "oof_masks.csv", models.UNet, meta)
+        restore.check_resume(args.out, folds, "oof_masks.csv", models.UNet, meta,
+                             args.epochs)
         restore.networks(args.out, "best.pt", models.UNet, "unet", meta)
         read_done(args, given, sizes)
     for k in folds:

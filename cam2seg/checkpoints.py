@@ -1,5 +1,6 @@
 """Checkpoints: plain dicts of tensors and values, whole or not there, read without running code."""
 
+import io
 import sys
 
 import torch
@@ -15,14 +16,13 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(path, model, meta):
     """Write {"format", "model", **meta}, whole or not at all, in the first process. meta: tensors
-    and plain values. Raises OSError where the disk does not take it."""
+    and plain values."""
     if not process.first():
         return
+    memory = io.BytesIO()  # torch has no OSError for a full disk
+    torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, memory)
     with process.whole_file(path, "wb") as file:
-        try:
-            torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, file)
-        except RuntimeError as error:  # torch's own for a write that failed
-            raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+        file.write(memory.getbuffer())
 
 
 def _interned(value):

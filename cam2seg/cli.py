@@ -6,6 +6,7 @@ Nothing here imports torch, so that arguments and input files are checked at onc
 import argparse
 import ctypes
 import os
+import re
 import signal
 import sys
 import warnings
@@ -130,7 +131,7 @@ def new_folds(args, labels):
         raise DataError(f"--fold {args.fold}: expected 0 to {args.folds - 1}")
     if args.folds < 2 or args.folds > len(labels.names):
         raise DataError(f"--folds {args.folds}: expected 2 to {len(labels.names)}, the images")
-    if args.resume and path.exists():
+    if args.resume and (args.out / "args.json").exists():
         fold = folds_of(path, labels.names)
         if fold.max() >= args.folds:
             raise DataError(f"{path}: {labels.names[fold.argmax()]} in fold {fold.max()}, expected "
@@ -194,7 +195,10 @@ def run(main, get_args):
     keep_freed_memory()
     # Warnings about odd files, which are read or refused in one line.
     warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
-    rank = int(os.environ.get("RANK", 0))
+    rank = process.given()[0]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         with process.stopping(), open(os.devnull, "w") as nowhere:
             with redirect_stdout(nowhere) if rank else nullcontext():
@@ -209,6 +213,14 @@ def run(main, get_args):
     except process.Lost as error:
         print(f"error: {one_line(error)}; the same command with --resume goes on from the last "
               "epoch", file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        text = one_line(error) or type(error).__name__
+        if isinstance(error, RuntimeError) and not re.search("DataLoader worker|out of memory|"
+                                                             "shared memory", text):
+            raise
+        print(f"error: {text}; fewer --workers or a smaller --batch-size may help, --resume goes "
+              "on from the last epoch", file=sys.stderr)
         return 1
     except (ValueError, FloatingPointError, OSError) as error:
         if isinstance(error, ValueError) and not _is_said(error):

@@ -58,7 +58,8 @@ def train_one_epoch(model, batches, epoch, prepare, loss_fn, optimizer, amp=Fals
     model.train()
     steps, clock = [] if steps is None else steps, Progress(len(batches), f"epoch {epoch + 1}")
     device = next(model.parameters()).device
-    for pixels, target in clock.timed(batches(epoch, len(steps)) if steps else batches(epoch)):
+    seen = round(sum(process.share(sum(n for _, n in steps))))
+    for pixels, target in clock.timed(batches(epoch, seen) if seen else batches(epoch)):
         images = process.agree(len(pixels))
         with process.together():
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
@@ -87,10 +88,13 @@ def predict(model, batches, prepare, amp=False, what="predict"):
     model.eval()
     device, clock = next(model.parameters()).device, Progress(len(batches), what)
     for pixels, target in batches(None):
+        process.agree(0)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             logits = model(prepare(pixels)).float()
         clock.add(len(pixels))
         yield logits, target
+    for _ in range(batches.spare() if process.count() > 1 else 0):
+        process.agree(0)  # all are asked as often
 
 
 class Progress:

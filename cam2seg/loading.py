@@ -13,7 +13,7 @@ class Batches:
     """The batches of some images of a data set; call it with an epoch to iterate over them once.
 
     epoch None: in order, without augmentation. Else shuffled by (seed, epoch), and a second
-    argument is the number of batches to pass over. A rest of one image joins the batch before it:
+    argument is the number of images to pass over. A rest of one image joins the batch before it:
     BatchNorm cannot train on a single value.
 
     Where several processes run, each gets its part of every training batch, and every so many-th
@@ -37,24 +37,37 @@ class Batches:
         self.order.epoch, self.order.skip = epoch, skip
         return iter(self.loader)
 
+    def spare(self):
+        """How many batches this process has less than the first, where epoch is None."""
+        count = -(-len(self.indices) // self.order.batch_size)
+        return -(-count // self.order.count) - len(range(self.order.rank, count, self.order.count))
+
     def rows(self):
         """The indices that this process gets where epoch is None, in their order."""
         self.order.epoch, self.order.skip = None, 0
         return [i for batch in self.order for i, _ in batch]
 
 
-def check_batch_size(batch_size):
-    """Raise DataError where a training batch leaves a process less than two images."""
-    least = 2 * process.count()
-    if process.count() > 1 and batch_size < least:
-        raise DataError(f"--batch-size {batch_size} is for all {process.count()} processes "
-                        f"together: expected {least} or more")
+def check_batches(batch_size, fold, size):
+    """Raise DataError where a training batch leaves a process a single value to normalise, or less
+    than two images where several processes run. fold (N,), size (H, W) of the network's input."""
+    count, least = process.count(), 2 * process.count()
+    if count == 1 and max(size) > 32:
+        return
+    images = min(int((fold != k).sum()) for k in set(fold.tolist()))
+    if batch_size < least:
+        raise DataError(f"--batch-size {batch_size} is for all {count} processes together: "
+                        f"expected {least} or more")
+    if images < least:
+        raise DataError(f"{images} images to train a fold on, expected {least} or more for {count} "
+                        "processes")
 
 
 def leave_signals(worker):
-    """Ctrl-C reaches all processes of a terminal; what is to be done, the main one decides."""
+    """A signal can reach all processes of a group; what is to be done, the main one decides.
+    Workers end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Order:
@@ -68,15 +81,16 @@ class Order:
     def __iter__(self):
         order = self.indices
         if self.epoch is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)[self.skip:]
         starts = list(range(0, len(order), self.batch_size))
         if self.epoch is not None and len(starts) > 1 and len(order) - starts[-1] < 2 * self.count:
             starts.pop()
-        batches = [order[a:b] for a, b in zip(starts, starts[1:] + [len(order)], strict=True)]
+        ends = [*starts[1:], len(order)]
+        batches = [order[a:b] for a, b in zip(starts, ends, strict=False)]  # none if none is left
         if self.epoch is None:
             batches = batches[self.rank::self.count]
         else:
-            batches = [np.array_split(b, self.count)[self.rank] for b in batches[self.skip:]]
+            batches = [np.array_split(b, self.count)[self.rank] for b in batches]
         for batch in batches:
             yield [(int(i), self.epoch) for i in batch]
 

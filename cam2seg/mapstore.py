@@ -22,10 +22,14 @@ class Store:
         self.folder, self.shape = Path(folder), (images, classes)
         self.maps, self.probs = None, None
         made = [self.folder / name for name in ("maps.npy.tmp", "maps.npy")]
-        made = [path for path in made if path.exists()]
-        if made and (self.folder / PROBS).exists():
-            self.maps, self.probs = (np.load(p, mmap_mode="r+")
-                                     for p in (made[0], self.folder / PROBS))
+        made = [path for path in made if path.is_file() and not path.is_symlink()]
+        if made and (self.folder / PROBS).is_file():
+            try:
+                maps, probs = (np.load(p, mmap_mode="r+") for p in (made[0], self.folder / PROBS))
+            except (EOFError, OSError, ValueError):  # not whole: they are made anew
+                return
+            if maps.shape[:2] == probs.shape == self.shape:
+                self.maps, self.probs = maps, probs
 
     def done(self):
         """Which images have their maps, bool (N,)."""
@@ -36,8 +40,12 @@ class Store:
         """maps (B, C, h, w) and probabilities (B, C) of some images."""
         if self.maps is None:
             self.maps = _create(self.folder / "maps.npy.tmp", (self.shape[0], *maps.shape[1:]))
-            with process.whole_file(self.folder / PROBS, "wb") as file:
-                np.save(file, np.full(self.shape, np.nan))
+            try:
+                with process.whole_file(self.folder / PROBS, "wb") as file:
+                    np.save(file, np.full(self.shape, np.nan))
+            except OSError:
+                (self.folder / "maps.npy.tmp").unlink()
+                raise
             self.probs = np.load(self.folder / PROBS, mmap_mode="r+")
         self.maps[rows] = maps
         self.probs[rows] = probs  # after the maps: says that they are there
@@ -56,20 +64,24 @@ class Store:
 def _create(path, shape):
     """A memory-mapped float16 array (fine enough, DEV-21) whose place on the disk is taken: a full
     disk is an OSError here, and would be a dead process later."""
-    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            try:
+    path.unlink(missing_ok=True)  # a link would lead elsewhere
+    try:
+        array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError:
-                path.unlink()
-                raise
-    return array
+        return array
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def finished(folder):
-    """Whether a folder holds all maps of its run."""
-    return all((Path(folder) / name).exists() for name in ("maps.csv", "maps.npy"))
+    """Whether a folder holds all maps of its run; then nothing else is left of their making."""
+    done = all((Path(folder) / name).exists() for name in ("maps.csv", "maps.npy"))
+    if done and process.first():
+        (Path(folder) / PROBS).unlink(missing_ok=True)
+    return done
 
 
 def read(folder):

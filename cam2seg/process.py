@@ -9,6 +9,7 @@ import io
 import os
 import re
 import signal
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -41,10 +42,18 @@ def first():
     return _world[0] == 0
 
 
+def given():
+    """Rank and number of processes by torchrun's environment; (0, 1) without it."""
+    values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+    if "MASTER_ADDR" not in os.environ or not all(v.isdecimal() for v in values):
+        return 0, 1
+    return tuple(map(int, values))
+
+
 def start():
     """Join the processes that torchrun has started: gloo on the CPU, nccl beside it on CUDA."""
     global _world
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or _world[1] > 1:
+    if given()[1] == 1 or _world[1] > 1:
         return
     import torch
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -152,10 +161,18 @@ def first_does(job, kinds):
 
 @contextmanager
 def stopping():
-    """SIGINT and SIGTERM let the step in hand end, then raise Stopped; a second ends at once."""
+    """SIGINT and SIGTERM let the step in hand end, then raise Stopped; a second one, a second later
+    or more, ends at once: launchers hand on what the whole group has already been sent."""
+    since = time.monotonic()
+
     def ask(signum, frame):
-        _asked.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
+        nonlocal since
+        if _asked and time.monotonic() - since > 1:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        elif not _asked:
+            since = time.monotonic()
+            _asked.append(signum)
 
     _asked.clear()
     old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -178,7 +195,8 @@ def whole_file(path, mode="w", **how):
     """A file to write into that takes its name at the end, and leaves nothing on an error."""
     tmp = Path(f"{path}.tmp")
     try:
-        with open(tmp, mode, **how) as file:
+        tmp.unlink(missing_ok=True)  # a link would lead elsewhere
+        with open(tmp, mode.replace("w", "x"), **how) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,5 +1,7 @@
 """Networks from the checkpoints of a run, each checked before anything is written."""
 
+import torch
+
 from . import rundir
 from .checkpoints import CheckpointError, load_checkpoint
 
@@ -50,22 +52,38 @@ def networks(folder, name, build, kind, like=None):
     return nets, like
 
 
-def check_resume(folder, folds, done, build, meta):
+def check_resume(folder, folds, done, build, meta, epochs):
     """Raise CheckpointError unless the folds that are begun, but not done, can be taken up."""
     for k in folds:
         out = folder / f"fold{k}"
         if (out / done).exists() or not (out / "last.pt").exists():
             continue
         _, last = network(build, out / "last.pt", meta["kind"], meta)
-        for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
-                          ("epochs_done", int)):
-            if not isinstance(last.get(key), form):
-                raise CheckpointError(f"{out}/last.pt: no {key} in it, expected a whole checkpoint")
-        for part in last.get("midway") or ():
-            if not isinstance(part, dict) or not {"losses", "sizes", "rng"} <= part.keys():
-                raise CheckpointError(f"{out}/last.pt: a midway without losses, sizes and rng")
+        wrong = _wrong_in(last, epochs)
+        if wrong:
+            raise CheckpointError(f"{out}/last.pt: {wrong}, expected a whole checkpoint")
         for b in last["best"]:
-            if not isinstance(b, dict) or not {"epoch", "val_loss"} <= b.keys():
-                raise CheckpointError(f"{out}/last.pt: {b} among the best epochs, expected epoch "
-                                      "and val_loss")
             network(build, out / f"epoch{b['epoch']}.pt", meta["kind"], meta)
+
+
+def _wrong_in(last, epochs):
+    """What is wrong with the state of the training in a checkpoint, or None."""
+    for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
+                      ("epochs_done", int)):
+        if not isinstance(last.get(key), form):
+            return f"no {key} in it"
+    if not 0 <= last["epochs_done"] <= epochs:
+        return f"{last['epochs_done']} of {epochs} epochs done"
+    for b in last["best"]:
+        if not isinstance(b, dict) or not isinstance(b.get("epoch"), int) or not isinstance(
+                b.get("val_loss"), float):
+            return f"{b} among the best epochs"
+    midway = last.get("midway")
+    if not last["best"] and not midway:
+        return "no best epoch"
+    if midway is not None and not (isinstance(midway, list) and midway and all(
+            isinstance(m, dict) and isinstance(m.get("sizes"), list)
+            and getattr(m.get("losses"), "shape", None) == (len(m["sizes"]),)
+            and getattr(m.get("rng"), "dtype", None) == torch.uint8 for m in midway)):
+        return "no state of the generator in its midway"
+    return None

@@ -20,8 +20,8 @@ FREE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
 _locks = []  # open files of the folders that this process works in
 # What the scripts leave in --out, and --overwrite takes away.
 MADE = ("folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
-        "maps.csv", "maps.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
-        "class_*.png", "*.tmp", "fold*/*.pt", "fold*/oof*.csv", "fold*/log.jsonl", "fold*/*.tmp")
+        "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
+        "class_[0-9]*.png", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 
 def start_run(args, sources, classes, names, fold=None):
@@ -35,6 +35,7 @@ def start_run(args, sources, classes, names, fold=None):
            "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
     now["sha256"]["the list of images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
+    process.check()
     process.first_does(lambda: _start_run(args, now, folds), (DataError, OSError))
 
 
@@ -48,24 +49,32 @@ def digests(paths):
 
 
 def _start_run(args, now, folds):
-    path = args.out / "args.json"
+    path, half = args.out / "args.json", args.out / "args.json.tmp"
     if folds is None and fold_files(args.out, "*.pt"):
         raise DataError(f"{args.out} holds networks: name another --out")
     if path.exists() and not (args.overwrite or args.resume):
         raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "
                         "on with it, or name another --out")
+    links = [p for p in args.out.glob("fold[0-9]*") if p.is_symlink()]
+    if links:
+        raise DataError(f"{links[0]} is a link, expected a folder: all is written inside --out")
     args.out.mkdir(parents=True, exist_ok=True)
     lock(args.out)
     if path.exists() and args.resume:
         check_resume(path, now)
         return
-    made = [old for pattern in MADE for old in args.out.glob(pattern)]
+    made = [p for name in MADE for n in (name, f"{name}.tmp") for p in args.out.glob(n)]
     read = {Path(s).resolve() for s in now["sha256"]}
     for old in made:
         if old.resolve() in read:
             raise DataError(f"{args.out} holds {old.name}, which this run reads: name another "
                             "--out")
-    path.unlink(missing_ok=True)
+    if made and not (path.exists() or half.exists() or args.overwrite):
+        raise DataError(f"{args.out} holds {made[0].name}, but no args.json of a run: add "
+                        "--overwrite to replace it, or name another --out")
+    if path.exists():
+        path.replace(half)
+    half.touch()  # until args.json is written: a run that is being begun
     for old in made:
         old.unlink()
     if folds is not None:
@@ -89,6 +98,13 @@ def lock(folder):
 def unlock():
     while _locks:
         _locks.pop().close()
+
+
+def check_flags(args):
+    """Raise DataError where --resume comes with other flags than the run it goes on with."""
+    path = args.out / "args.json"
+    if args.resume and path.exists():
+        check_resume(path, {"args": plain(args), "sha256": {}})
 
 
 def check_resume(path, now):

@@ -115,7 +115,8 @@ def test_a_killed_process_ends_the_job_and_any_number_goes_on(shapes, tmp_path):
     assert "lost another one" in err and "--resume goes on" in err, err
     epochs = torch.load(tmp_path / "fold0/last.pt", weights_only=True)["epochs_done"]
     assert 1 <= epochs < 6
-    run = torchrun("--standalone", "--nproc-per-node", 2, "train_cls.py", *flags, "--resume")
+    run = torchrun("--standalone", "--nproc-per-node", 2, "train_cls.py", *flags, "--resume",
+                   "--workers", 1)
     while not any("epoch" in line for line in iter(run.stdout.readline, "")):
         assert run.poll() is None
     run.terminate()
@@ -141,8 +142,10 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
 def test_a_batch_is_for_all_processes_together(monkeypatch, size):
     monkeypatch.setattr(process, "_world", (0, 2))
     with pytest.raises(cli.DataError, match="for all 2 processes together: expected 4 or more"):
-        loading.check_batch_size(size)
-    loading.check_batch_size(4)
+        loading.check_batches(size, np.arange(8) % 2, (64, 64))
+    loading.check_batches(4, np.arange(8) % 2, (64, 64))
+    with pytest.raises(cli.DataError, match="3 images to train a fold on, expected 4 or more"):
+        loading.check_batches(4, np.arange(6) % 2, (64, 64))
 
 
 def test_processes_share_each_training_batch_and_deal_out_the_others():
@@ -158,5 +161,5 @@ def test_processes_share_each_training_batch_and_deal_out_the_others():
         order.epoch = None
     assert [list(whole)[i] for i in (0, 2)] == list(parts[0])
     assert [list(whole)[i] for i in (1, 3)] == list(parts[1])
-    parts[0].epoch, parts[0].skip = 4, 1
+    parts[0].epoch, parts[0].skip = 4, 6
     assert [len(a) for a in parts[0]] == [3, 5]

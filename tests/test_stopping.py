@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from cam2seg import engine, mapping, metrics, process, rundir
+from cam2seg import data, engine, mapping, metrics, process, rundir
 from conftest import SMALL, call, contents, results
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,27 @@ def test_killed_runs_end_with_the_bytes_of_unbroken_ones():
     assert "every file as in the unbroken run" in done.stdout
 
 
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_signal_to_the_whole_group_is_one_signal(shapes, tmp_path, more):
+    """With a worker, and sent twice as launchers do: the epoch is saved, no process is left."""
+    flags = [str(f) for f in ("--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 40,
+                              *SMALL, "--workers", 1)]
+    run = subprocess.Popen([sys.executable, "train_cls.py", *flags, *more], cwd=ROOT, env=ALONE,
+                           stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "fold0/last.pt").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    for _ in range(2):
+        os.killpg(run.pid, signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 143 and err.startswith("stopped by SIGTERM"), err
+    last = torch.load(tmp_path / "fold0/last.pt", weights_only=True)
+    assert "midway" in last or last["epochs_done"] >= 1
+    with pytest.raises(ProcessLookupError):
+        time.sleep(1)
+        os.killpg(run.pid, 0)
+
+
 # Two runs in one folder
 
 
@@ -135,6 +157,44 @@ def test_overwriting_leaves_files_that_are_not_of_a_run(runs, shapes, tmp_path):
                 runs / "cls/folds.csv", "--out", out, "--epochs", 1, "--overwrite", *SMALL) == 0
     assert (out / "labels.csv").exists() and (out / "notes.txt").read_text() == "mine"
     assert not list(out.glob("fold*/swa.pt")) and not (out / "oof.csv").exists()
+
+
+def test_files_of_no_run_are_not_replaced_unasked(runs, shapes, tmp_path, capsys):
+    shutil.copytree(runs / "cls", tmp_path / "cls")
+    (tmp_path / "cls/args.json").unlink()
+    before = contents(tmp_path)
+    for more in ((), ("--resume",)):
+        assert call("train_cls", "--data", shapes, "--out", tmp_path / "cls", "--folds", 2, *SMALL,
+                    *more) == 2
+        assert "no args.json of a run: add --overwrite" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_an_overwrite_killed_half_way_goes_on_with_its_own_folds(runs, shapes, tmp_path,
+                                                                monkeypatch):
+    shutil.copytree(runs / "cls", tmp_path / "one")
+    flags = ("--data", shapes, "--folds", 2, "--epochs", 1, "--seed", 5, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "write_csv", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        pid = os.fork()
+        if not pid:
+            call("train_cls", *flags, "--out", tmp_path / "one", "--overwrite")
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert call("train_cls", *flags, "--out", tmp_path / "one", "--resume") == 0
+    assert call("train_cls", *flags, "--out", tmp_path / "two") == 0
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+def test_links_do_not_lead_out_of_the_folder(shapes, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/fold0").symlink_to(tmp_path / "elsewhere")
+    assert call("train_cls", "--data", shapes, "--out", tmp_path / "out", "--folds", 2, *SMALL) == 2
+    assert "fold0 is a link" in capsys.readouterr().err
+    (tmp_path / "out/a.csv.tmp").symlink_to(tmp_path / "elsewhere/b")
+    with process.whole_file(tmp_path / "out/a.csv") as file:
+        file.write("a")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("relative", [False, True])
