@@ -112,15 +112,15 @@ def load_maps(args, names, fold, sizes, classes):
     """The maps and probabilities in --out, if they are those of these flags and images."""
     run = rundir.read_run(args.out / "args.json", sha256=dict)
     made = run["args"]
-    for path, sha in rundir.digests(sources(args)[1:]).items():  # folds: check_index below
-        if run["sha256"].get(path) != sha:
-            raise cli.DataError(f"{args.out}: its maps were not made with {path} as it is now; run "
-                                "without --reuse-maps")
     for flag in MAP_FLAGS:
         if rundir.plain(args)[flag] != made.get(flag):
             raise cli.DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
                                 f"{made.get(flag)}, not {rundir.plain(args)[flag]}")
     mapstore.check_index(args.out, names, fold, sizes)
+    for path, sha in rundir.digests(sources(args)[1:]).items():
+        if run["sha256"].get(path) != sha:
+            raise cli.DataError(f"{args.out}: its maps were not made with {path} as it is now; run "
+                                "without --reuse-maps")
     _, its_classes, probs, maps = mapstore.read(args.out)
     if its_classes != classes:
         raise cli.DataError(f"{args.out}/maps.csv, row 1: maps of classes "

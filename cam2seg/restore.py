@@ -61,7 +61,7 @@ def check_resume(folder, folds, done, build, meta, epochs):
         _, last = network(build, out / "last.pt", meta["kind"], meta)
         wrong = _wrong_in(last, epochs)
         if wrong:
-            raise CheckpointError(f"{out}/last.pt: {wrong}, expected a whole checkpoint")
+            raise CheckpointError(f"{out}/last.pt: {wrong}")
         for b in last["best"]:
             network(build, out / f"epoch{b['epoch']}.pt", meta["kind"], meta)
 
@@ -71,19 +71,19 @@ def _wrong_in(last, epochs):
     for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
                       ("epochs_done", int)):
         if not isinstance(last.get(key), form):
-            return f"no {key} in it"
+            return f"no {key} in it, expected a whole checkpoint"
     if not 0 <= last["epochs_done"] <= epochs:
-        return f"{last['epochs_done']} of {epochs} epochs done"
+        return f"{last['epochs_done']} epochs done, expected 0 to {epochs}"
     for b in last["best"]:
         if not isinstance(b, dict) or not isinstance(b.get("epoch"), int) or not isinstance(
                 b.get("val_loss"), float):
-            return f"{b} among the best epochs"
+            return f"{b} among the best epochs, expected epoch and val_loss"
     midway = last.get("midway")
     if not last["best"] and not midway:
-        return "no best epoch"
+        return "no best epoch, expected one or more"
     if midway is not None and not (isinstance(midway, list) and midway and all(
             isinstance(m, dict) and isinstance(m.get("sizes"), list)
             and getattr(m.get("losses"), "shape", None) == (len(m["sizes"]),)
             and getattr(m.get("rng"), "dtype", None) == torch.uint8 for m in midway)):
-        return "no state of the generator in its midway"
+        return "midway without losses, sizes and rng of each process, expected all three"
     return None
