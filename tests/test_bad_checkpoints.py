@@ -176,6 +176,12 @@ def test_train_seg_resumed(shapes, runs, tmp_path, refused, name, more, spoil, s
     (changed(best=None), "no best in it, expected a whole checkpoint"),
     (changed(epochs_done="2"), "no epochs_done in it, expected a whole checkpoint"),
     (changed(best=[3]), "3 among the best epochs, expected epoch and val_loss"),
+    (changed(best=[{"epoch": 1, "val_loss": "0"}]), "{'epoch': 1, 'val_loss': '0'} among the best"),
+    (changed(best=[]), "no best epoch, expected one or more"),
+    (changed(epochs_done=-1), "-1 epochs done, expected 0 to"),
+    (changed(epochs_done=99), "99 epochs done, expected 0 to"),
+    (changed(midway=3), "midway without losses, sizes and rng of each process"),
+    (changed(midway=[{"losses": 3, "sizes": [1], "rng": 0}]), "midway without losses, sizes and"),
     (changed(optimizer={"state": {}}), "does not fit this run ("),
     (inside("optimizer", param_groups=[]), "does not fit this run ("),
 ])
