@@ -74,7 +74,7 @@ def count(what, labels, rles, sizes):
     """Counts (3, N, C) of metrics.mask_counts, a hundred images at a time."""
     import numpy as np
 
-    from cam2seg.engine import Progress
+    from cam2seg.progress import Progress
     parts, clock = [], Progress(len(labels.names), what)
     for start in range(0, len(labels.names), 100):
         names = labels.names[start:start + 100]

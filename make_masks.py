@@ -144,7 +144,7 @@ def count(args, names, labels, sizes, maps, thresholds):
     """inter, pred (N, C, T) and truth (N, C) in pixels, for all thresholds in one pass."""
     import numpy as np
 
-    from cam2seg.engine import Progress
+    from cam2seg.progress import Progress
     inter, pred, truth, clock = [], [], [], Progress(len(names), "search")
     for name, small in zip(names, maps, strict=True):
         true = masks.decode_all(labels.rles, name, sizes[name], len(labels.classes))
@@ -172,7 +172,7 @@ def write_masks(args, title, names, labels, sizes, classes, maps, gate, fold, ch
     classes may overlap (DEV-29)."""
     import numpy as np
 
-    from cam2seg.engine import Progress
+    from cam2seg.progress import Progress
     clock, rles = Progress(len(names), f"{title}.csv"), {}
     areas = np.zeros((len(names), len(classes)), np.int64)
     for i, (name, small) in enumerate(zip(names, maps, strict=True)):

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from . import process
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, take_up  # noqa: F401
+from .progress import Progress
 
 
 def pick_device(name="auto"):
@@ -97,38 +97,6 @@ def predict(model, batches, prepare, amp=False, what="predict"):
         process.agree(0)  # all are asked as often
 
 
-class Progress:
-    """done/total, images per second and time left, on a terminal's error stream only."""
-
-    def __init__(self, total, what):
-        self.total, self.what, self.done, self.waited = total, what, 0, 0.0
-        self.start, self.shown = time.perf_counter(), 0.0
-
-    def timed(self, iterator):
-        """The same items, adding up the seconds spent in waiting for them."""
-        while True:
-            before = time.perf_counter()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - before
-            yield item
-
-    def add(self, n):
-        """n more are done. Raises process.Stopped if a signal asked for the end."""
-        self.done += n
-        now = time.perf_counter()
-        due = now - self.shown > 0.5 or self.done == self.total
-        if due and sys.stderr.isatty() and process.first():
-            self.shown, rate = now, self.done / (now - self.start)
-            left = (self.total - self.done) / rate
-            end = "\r" if self.done < self.total else "\r\033[K"
-            print(f"{self.what}: {self.done}/{self.total}  {rate:.0f} images/s  {left:.0f} s left ",
-                  end=end, file=sys.stderr, flush=True)
-        process.check()
-
-
 def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
         keep=1, seed=(0,), amp=False, resume=False):
     """Train for `epochs`; return the `keep` best ones by validation loss, best first.
@@ -141,12 +109,11 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
     """
     out = Path(out)
     plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
-    best, start, log, midway = [], 0, out / "log.jsonl", None
+    best, start, midway = [], 0, None
     device = next(model.parameters()).device
     if resume and (out / "last.pt").exists():
         best, start, midway = take_up(out / "last.pt", meta["kind"], model, optimizer, plateau)
     net = process.wrapped(model, device)
-    lines = log.read_text().splitlines()[:start] if start else []
 
     def state_of(epochs_done):
         return {**meta, "optimizer": optimizer.state_dict(), "plateau": plateau.state_dict(),
@@ -161,34 +128,39 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
             process.same(model)
             seconds = time.perf_counter() - began
             val_loss = mean_loss(predict(model, val, prepare, amp, "validate"), loss_fn)
+            if not math.isfinite(val_loss):
+                raise FloatingPointError(f"validation loss is {val_loss}")
         except process.Stopped:
             save_checkpoint(out / "last.pt", model, {**state_of(epoch), "midway": end_early(steps)})
             raise
         except FloatingPointError as error:
             raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr {rates}") from error
-        if not math.isfinite(val_loss):
-            raise FloatingPointError(f"{out}: epoch {epoch + 1}: validation loss is {val_loss}")
         plateau.step(val_loss)
         best = sorted([*best, {"epoch": epoch + 1, "val_loss": val_loss}],
                       key=lambda b: (b["val_loss"], b["epoch"]))[:keep]
         if epoch + 1 in [b["epoch"] for b in best]:
             save_checkpoint(out / f"epoch{epoch + 1}.pt", model, meta)
-        row = {"epoch": epoch + 1, "loss": loss, "val_loss": val_loss, "lr": rates,
-               "seconds": round(seconds, 2), "images_per_second": round(len(train) / seconds, 1),
-               "waited": round(waited, 2)}
-        lines.append(json.dumps(row))
-        if process.first():
-            with process.whole_file(log, encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
+        speed = round(len(train) / seconds, 1)
+        log(out / "log.jsonl", {"epoch": epoch + 1, "loss": loss, "val_loss": val_loss, "lr": rates,
+                                "seconds": round(seconds, 2), "images_per_second": speed,
+                                "waited": round(waited, 2)})
         save_checkpoint(out / "last.pt", model, state_of(epoch + 1))  # after the log: a resume cuts
         midway = None
         print(f"{out}  epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
-              f"lr {rates[-1]:.1e}  {row['images_per_second']} images/s", flush=True)
+              f"lr {rates[-1]:.1e}  {speed} images/s", flush=True)
     process.barrier()  # the first has written all of it
     for path in out.glob("epoch*.pt"):
         if path.stem[5:] not in [str(b["epoch"]) for b in best] and process.first():
             path.unlink()
     return best
+
+
+def log(path, row):
+    """Add the line of an epoch; what a killed run wrote from that epoch on is cut."""
+    if process.first():
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        with process.whole_file(path, encoding="utf-8") as file:
+            file.write("\n".join([*lines[:row["epoch"] - 1], json.dumps(row)]) + "\n")
 
 
 def start_epoch(seed, midway, device):

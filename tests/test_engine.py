@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from cam2seg import checkpoints, engine, loading, process
+from cam2seg import checkpoints, engine, loading, process, progress
 
 
 @pytest.fixture(autouse=True)
@@ -763,21 +763,21 @@ class Terminal:
 
 
 def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, capsys):
-    engine.Progress(4, "work").add(4)
+    progress.Progress(4, "work").add(4)
     assert capsys.readouterr() == ("", "")
     times = iter([0.0, 10.0, 20.0])
-    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(times))
-    monkeypatch.setattr(engine.sys, "stderr", Terminal())
-    clock = engine.Progress(40, "work")
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    clock = progress.Progress(40, "work")
     clock.add(10)
-    assert engine.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
+    assert progress.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
     clock.add(30)
-    assert engine.sys.stderr.text.endswith("work: 40/40  2 images/s  0 s left \r\033[K")
+    assert progress.sys.stderr.text.endswith("work: 40/40  2 images/s  0 s left \r\033[K")
 
 
 def test_progress_adds_up_the_wait_for_items(monkeypatch):
     times = iter([0.0, 1.0, 1.5, 5.0, 7.0, 9.0])
-    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(times))
-    clock = engine.Progress(2, "work")
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
+    clock = progress.Progress(2, "work")
     assert list(clock.timed(iter("ab"))) == ["a", "b"]
     assert clock.waited == 0.5 + 2.0
