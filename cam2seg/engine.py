@@ -149,10 +149,15 @@ def fit(model, optimizer, loss_fn, prepare, train, val, epochs, out, meta,
         print(f"{out}  epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
               f"lr {rates[-1]:.1e}  {speed} images/s", flush=True)
     process.barrier()  # the first has written all of it
+    drop_others(out, best)
+    return best
+
+
+def drop_others(out, best):
+    """Delete the epochs that are not among the best."""
     for path in out.glob("epoch*.pt"):
         if path.stem[5:] not in [str(b["epoch"]) for b in best] and process.first():
             path.unlink()
-    return best
 
 
 def log(path, row):
