@@ -170,7 +170,7 @@ def log(path, row):
 
 def start_epoch(seed, midway, device):
     """Seed this process for an epoch, or take it up in its middle -> steps taken so far."""
-    seed_all(*seed, *[process.rank()][:process.rank()])  # each process drops out others
+    seed_all(*seed, *([] if process.first() else [process.rank()]))  # each drops out others
     if midway is None:
         return []
     if len(midway) == process.count():

@@ -79,8 +79,8 @@ def together():
     except RuntimeError as error:
         if not re.search("gloo|nccl|connection|peer|socket", str(error), re.IGNORECASE):
             raise
-        rank, reason = os.environ.get("RANK", 0), str(error).splitlines()[0][:200]
-        raise Lost(f"process {rank} has lost another one ({reason})") from error
+        reason = str(error).splitlines()[0][:200]
+        raise Lost(f"process {given()[0]} has lost another one ({reason})") from error
 
 
 def wrapped(model, device):
