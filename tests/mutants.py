@@ -18,6 +18,7 @@ CAM, MODELS, ENGINE, MASKS, METRICS, DATA, IMAGES, LOADING, CHECKPOINTS, PROCESS
     f"cam2seg/{name}.py" for name in
     ("cam", "models", "engine", "masks", "metrics", "data", "images", "loading", "checkpoints",
      "process"))
+AVERAGING = "cam2seg/averaging.py"
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
@@ -53,11 +54,11 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("plateau one epoch late", ENGINE, "patience=3", "patience=4"),
     ("epoch not seeded", ENGINE, "seed_all(*seed, *([] if process.first() else [process.rank()]))",
      "pass"),
-    ("BatchNorm pass in eval mode", ENGINE, "        model.train()\n        for x in",
+    ("BatchNorm pass in eval mode", AVERAGING, "        model.train()\n        for x in",
      "        model.eval()\n        for x in"),
-    ("batches weigh alike", ENGINE, "m.momentum = len(x) / n", "m.momentum = 0.1"),
-    ("running statistics kept", ENGINE, "m.reset_running_stats()", "pass"),
-    ("states summed", ENGINE, "for s in states]).mean(dim=0)", "for s in states]).sum(dim=0)"),
+    ("batches weigh alike", AVERAGING, "m.momentum = len(x) / n", "m.momentum = 0.1"),
+    ("running statistics kept", AVERAGING, "m.reset_running_stats()", "pass"),
+    ("states summed", AVERAGING, "for s in states]).mean(dim=0)", "for s in states]).sum(dim=0)"),
     ("pickles run", CHECKPOINTS, 'map_location="cpu", weights_only=True',
      'map_location="cpu", weights_only=False'),
     ("checkpoint half written", PROCESS, 'tmp = Path(f"{path}.tmp")', "tmp = Path(path)"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cam2seg import engine, masks, metrics, models
+from cam2seg import averaging, masks, metrics, models
 from conftest import peer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -143,7 +143,7 @@ def test_update_bn_of_torch(rng, agree):
     theirs = copy.deepcopy(ours)
     batches = [torch.randn(4, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
     torch.manual_seed(1)
-    engine.update_bn(ours, batches)
+    averaging.update_bn(ours, batches)
     torch.manual_seed(1)
     torch.optim.swa_utils.update_bn(batches, theirs)
     a, b = ours.state_dict(), theirs.state_dict()
@@ -153,11 +153,11 @@ def test_update_bn_of_torch(rng, agree):
 def test_average_states_of_torch(rng, agree):
     nets = [models.Classifier("b0", 3, hidden=8).double() for _ in range(3)]
     for net in nets:
-        engine.update_bn(net, [torch.randn(4, 3, 64, 64, dtype=torch.float64)])
+        averaging.update_bn(net, [torch.randn(4, 3, 64, 64, dtype=torch.float64)])
     mean = torch.optim.swa_utils.AveragedModel(nets[0], use_buffers=True)
     for net in nets:
         mean.update_parameters(net)
     theirs = mean.module.state_dict()
-    ours = engine.average_states([net.state_dict() for net in nets])
+    ours = averaging.average_states([net.state_dict() for net in nets])
     agree("average_states, classifier b0", "torch AveragedModel", shares(ours, theirs),
           shares(theirs, theirs), 1e-12)
