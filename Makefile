@@ -35,7 +35,7 @@ test: $(VENV)/test
 	$(PY) -m pytest
 
 peers: $(VENV)/dev
-	OMP_NUM_THREADS=1 CAM2SEG_PEERS=1 $(PY) -m pytest tests/test_peers_cam.py tests/test_peers_numbers.py
+	OMP_NUM_THREADS=1 CAM2SEG_PEERS=1 $(PY) -m pytest tests/test_peers_cam.py tests/test_peers_numbers.py tests/test_lite0.py
 
 fuzz: $(VENV)/test
 	CAM2SEG_FUZZ=100000 $(PY) -m pytest tests/test_fuzz.py -s

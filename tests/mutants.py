@@ -48,6 +48,11 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("corners aligned", CAM, "align_corners=False", "align_corners=True"),
     ("max pooling in the head", MODELS, ".mean(dim=(2, 3)))", ".amax(dim=(2, 3)))"),
     ("skip of the wrong stage", MODELS, "(1, 2, 3, 5), 7", "(1, 2, 3, 4), 7"),
+    ("SiLU left in lite0", MODELS, "isinstance(child, nn.SiLU)", "isinstance(child, nn.ReLU)"),
+    ("eps of lite0", MODELS, "eps=1e-3", "eps=1e-5"),
+    ("input of lite0", MODELS, "127 / 255", "128 / 255"),
+    ("order of lite0's tensors unchecked", MODELS, "if [k.rpartition(\".\")[2] for k in theirs] !=",
+     "if False and [k.rpartition(\".\")[2] for k in theirs] !="),
     ("mean of logits", MODELS, "member(x).float().sigmoid()", "member(x).float()"),
     ("last epochs for best", ENGINE, 'key=lambda b: (b["val_loss"], b["epoch"])',
      'key=lambda b: -b["epoch"]'),
@@ -107,6 +112,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
 def tests_of(path):
     name = Path(path).stem
     engine = dict.fromkeys(("loading", "checkpoints", "process"), ["tests/test_engine.py"])
+    engine["models"] = ["tests/test_models.py", "tests/test_lite0.py"]
     if name == "mapping":
         path = name
     return engine.get(name, [f"tests/test_{name}.py"]) if \
