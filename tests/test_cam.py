@@ -10,7 +10,8 @@ import torchvision
 
 from cam2seg import cam
 
-METHODS = ("gradcam", "gradcam++", "gradcam++normalized")
+METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive")
+assert METHODS == tuple(cam.FORMULAS)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def loops_grad_cam(A, G):
     return L
 
 
-def loops_grad_cam_pp(A, G, normalized=False):
+def loops_grad_cam_pp(A, G, normalized=None):
     B, K, h, w = A.shape
     L = torch.zeros(B, h, w, dtype=torch.float64)
     for b in range(B):
@@ -66,9 +67,12 @@ def loops_grad_cam_pp(A, G, normalized=False):
                     bottom = 2 * g**2 + S * g**3
                     alpha = g**2 / bottom if bottom != 0 else 0.0  # [PP] Eq. 19
                     weight += alpha * max(g, 0.0)  # [PP] Eq. 5
-                    total += alpha
-            if normalized:  # alphas that sum to 1
-                weight = weight / total if total != 0 else 0.0
+                    if normalized == "all" or g > 0:
+                        total += alpha
+            if normalized and total != 0:  # alphas that sum to 1
+                weight /= total
+            elif normalized == "all":
+                weight = 0.0
             for i in range(h):
                 for j in range(w):
                     L[b, i, j] += weight * A[b, k, i, j]  # [PP] Eq. 6
@@ -95,7 +99,8 @@ def loops_upscale(m, H, W):
 
 
 LOOPS = {"gradcam": loops_grad_cam, "gradcam++": loops_grad_cam_pp,
-         "gradcam++normalized": lambda A, G: loops_grad_cam_pp(A, G, normalized=True)}
+         "gradcam++normalized": lambda A, G: loops_grad_cam_pp(A, G, "all"),
+         "gradcam++normalized-positive": lambda A, G: loops_grad_cam_pp(A, G, "positive")}
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 5, 3, 4), (3, 2, 1, 6)])
@@ -119,6 +124,8 @@ def test_formula_on_numbers_worked_out_by_hand(method):
         w0, w1 = 1 / 5 + 0.5 / 3.5, 1 / 4
         if method == "gradcam++normalized":  # alphas 1/5 + 1/3.5 and -1/2 + 1/4
             w0, w1 = w0 / (1 / 5 + 1 / 3.5), w1 / (-1 / 2 + 1 / 4)
+        if method == "gradcam++normalized-positive":  # of the second channel, 1/4 alone
+            w0, w1 = w0 / (1 / 5 + 1 / 3.5), w1 / (1 / 4)
         expected = [[[max(w0 + 3 * w1, 0), 2 * w0 - w1]]]
     close(cam.FORMULAS[method](A, G), expected)
 
@@ -160,10 +167,41 @@ def test_grad_cam_pp_with_alphas_that_sum_to_nothing():
     A = torch.tensor([[[[-5.0, 1.0]]]], dtype=torch.float64)
     G = torch.tensor([[[[1.0, 1 / 3]]]], dtype=torch.float64)
     w = -1 / 2 + 1.5 / 3
-    close(cam.grad_cam_pp(A, G, normalized=True), [[[max(-5 * w, 0), max(w, 0)]]])
+    for summed in ("all", "positive"):
+        close(cam.grad_cam_pp(A, G, summed), [[[max(-5 * w, 0), max(w, 0)]]])
     G = torch.tensor([[[[0.75, 0.25]]]], dtype=torch.float64)
     close(cam.grad_cam_pp(A, G), [[[5 * 0.5, 0.0]]])
-    close(cam.grad_cam_pp(A, G, normalized=True), torch.zeros(1, 1, 2))
+    close(cam.grad_cam_pp(A, G, "all"), torch.zeros(1, 1, 2))
+    close(cam.grad_cam_pp(A, G, "positive"), [[[5 * 0.5, 0.0]]])  # the alphas stay as they are
+
+
+def as_published(A, G, y, positive):
+    """The steps of the code that the authors of [PP] published, for one image: derivatives of
+    exp(y), alphas, their sums over a channel, map. Earlier: all alphas are summed; at present:
+    those where ReLU(G) is not 0, and a sum of 0 becomes 1."""
+    first, second, third = (math.exp(y) * G.numpy()**n for n in (1, 2, 3))
+    bottom = 2 * second + third * A.numpy().sum(axis=(1, 2), keepdims=True)
+    alpha = second / np.where(bottom != 0, bottom, 1)
+    weights = np.maximum(first, 0)
+    summed = (np.where(weights, alpha, 0) if positive else alpha).sum(axis=(1, 2), keepdims=True)
+    alpha = alpha / (np.where(summed != 0, summed, 1) if positive else summed)
+    return np.maximum((((weights * alpha).sum(axis=(1, 2))[:, None, None]) * A.numpy()).sum(0), 0)
+
+
+@pytest.mark.parametrize("method, positive", [("gradcam++normalized", False),
+                                              ("gradcam++normalized-positive", True)])
+def test_normalised_alphas_are_those_of_the_authors_earlier_and_present_code(method, positive):
+    A, G, y = random(4, 5, 3, 4).abs(), random(4, 5, 3, 4), 0.7
+    maps = cam.FORMULAS[method](A, G)
+    other = cam.FORMULAS[METHODS[5 - METHODS.index(method)]](A, G)
+    assert maps.max() > 0 and (maps - other).abs().max() > 0.1
+    for b in range(4):  # exp(y) scales the weights and cancels in the alphas
+        close(math.exp(y) * maps[b], torch.from_numpy(as_published(A[b], G[b], y, positive)))
+
+
+def test_another_normalisation_is_refused():
+    with pytest.raises(ValueError, match="None, 'all' or 'positive'"):
+        cam.grad_cam_pp(random(1, 1, 2, 2), random(1, 1, 2, 2), True)
 
 
 def test_grad_cam_pp_with_negative_sums_on_both_sides_of_the_pole():
@@ -318,7 +356,8 @@ def test_closed_form_on_the_classifier(b0):
     for method in METHODS:
         maps, _ = cam.class_maps(b0, x, b0.target_layer, method)
         w = {"gradcam": g / N, "gradcam++": F.relu(g) / (2 + g * A.mean(dim=(2, 3))[:, None]),
-             "gradcam++normalized": F.relu(g) / N}[method]  # (B, C, K)
+             "gradcam++normalized": F.relu(g) / N,
+             "gradcam++normalized-positive": F.relu(g) / N}[method]  # (B, C, K)
         expected = F.relu(torch.einsum("bck,bkij->bcij", w, A))
         close_to_max(maps, expected, 1e-12)
 
@@ -815,6 +854,22 @@ def test_guided_backprop_guides_every_activation_of_the_classifier(b0, monkeypat
     for c in range(3):
         expected, = torch.autograd.grad(y[:, c].sum(), leaf, retain_graph=True)
         close_to_max(R[:, c], expected, 1e-9)
+
+
+def test_guided_backprop_leaves_the_sigmoids_of_squeeze_excitation_plain(b0):
+    """DEV-3: of the classifier b0, 49 SiLU and one ELU are guided, 16 Sigmoids are not."""
+    guided = [type(m) for m in b0.modules() if isinstance(m, cam.GUIDED_TYPES)]
+    assert (guided.count(nn.SiLU), guided.count(nn.ELU), len(guided)) == (49, 1, 50)
+    plain = [m for m in b0.modules() if isinstance(m, (nn.Sigmoid, nn.Hardsigmoid, nn.Tanh))]
+    assert len(plain) == 16 and {type(m) for m in plain} == {nn.Sigmoid}
+    outputs = []
+    handles = [m.register_forward_hook(lambda m, _, out: outputs.append((m, out)))
+               for m in b0.modules() if isinstance(m, (*cam.GUIDED_TYPES, nn.Sigmoid))]
+    cam.guided_backprop(b0, random(1, 3, 64, 64), classes=[0])
+    for handle in handles:
+        handle.remove()
+    assert len(outputs) == 66
+    assert all(bool(out._backward_hooks) != (m in plain) for m, out in outputs)
 
 
 def test_guided_backprop_without_activation_modules_names_what_it_found():
