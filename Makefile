@@ -24,7 +24,7 @@ $(VENV)/dev: $(VENV)/test requirements-dev.txt
 	touch $@
 
 demo: $(VENV)/run
-	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.synthetic $(DATA) --images 400
+	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 400
 	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 18 --batch-size 16
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/masks --overwrite --target-layer features.5 --gate labels --search
 	$(PY) train_seg.py --data $(DATA) --masks $(OUT)/masks/masks.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg --overwrite $(SMALL) $(FAST) --epochs 3

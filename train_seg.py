@@ -11,13 +11,23 @@ of true masks) they are scored. The same command with --resume --predict FOLDER 
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from cam2seg import cli, data, images, masks, metrics, rundir
+import numpy as np
+
+from cam2seg import masks, metrics
+from cam2seg.data import folds, image_folder, images, labels
+from cam2seg.data.dataset import ImageSet, MaskTargets
+from cam2seg.data.errors import DataError
+from cam2seg.report.tables import print_table
+from cam2seg.runs import flags, folder, inputs, processes
+from cam2seg.runs.exits import blaming, run
+from cam2seg.runs.progress import Console
 
 
 def get_args(argv=None):
-    p = cli.parser(__doc__)
-    cli.add_data(p, "optional: a CSV of true masks to score against")
+    p = flags.parser(__doc__)
+    flags.add_data(p, "optional: a CSV of true masks to score against")
     p.add_argument("--masks", type=Path, default="runs/masks/masks.csv", help="CSV to train on")
     p.add_argument("--folds", type=Path, default="runs/cls/folds.csv",
                    help="folds.csv of the classifier's run")
@@ -27,204 +37,264 @@ def get_args(argv=None):
     p.add_argument("--weights", default="imagenet",
                    help="imagenet (torchvision downloads them), lite0 (those of its package), "
                    "none, or a file, [P] VI")
-    p.add_argument("--loss", default="bce", choices=("bce", "bce+dice"), help="DEV-12")
-    p.add_argument("--lr-encoder", type=cli.rate, default=1e-4,
+    p.add_argument("--loss", default="bce", choices=("bce", "dice", "bce+dice"), help="DEV-12")
+    p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
-    p.add_argument("--lr-decoder", type=cli.rate, default=1e-3, help="Adam, DEV-12")
-    p.add_argument("--threshold", type=cli.share, default=0.2, help="least probability, [P] VI")
-    p.add_argument("--min-seg-len", type=cli.natural, default=0,
+    p.add_argument("--lr-decoder", type=flags.learning_rate, default=1e-3, help="Adam, DEV-12")
+    p.add_argument("--ignore", type=Path, metavar="CSV",
+                   help="pixels that the loss leaves out, in the form of a mask CSV")
+    p.add_argument("--mask-cut", type=flags.fraction,
+                   help="a pixel of a resized training mask is defect where at least this part of "
+                        "its area is, DEV-33 (default: where its centre is)")
+    p.add_argument("--threshold", type=flags.fraction, default=0.2, help="least probability, [P] VI")
+    p.add_argument("--min-seg-len", type=flags.natural, default=0,
                    help="least area of a mask in pixels, [P] VI, DEV-13")
+    p.add_argument("--gate", type=Path, metavar="CSV",
+                   help="oof.csv of train_cls.py: a class has a mask only where its probability "
+                        "there is --confidence or more, DEV-34 (default: no gate)")
+    p.add_argument("--confidence", type=flags.fraction, default=0.5, help="see --gate, DEV-34")
     p.add_argument("--predict", type=Path, metavar="FOLDER",
                    help="then also mask these images, by the mean over the folds")
-    cli.add_training(p, epochs=20, batch_size=16, batch_source="DEV-12")
+    flags.add_training(p, epochs=20, batch_size=16, batch_source="DEV-12")
     return p.parse_args(argv)
 
 
-def main(args):
-    rundir.check_flags(args)
-    given, truth, sizes, fold = load(args)
-    size = tuple(args.size or images.default_size(sizes[given.names[0]]))
-    new_sizes = images.scan(args.predict, data.list_images(args.predict)) if args.predict else {}
+class Work(NamedTuple):
+    """What the U-Net is trained and scored on."""
 
-    import numpy as np
+    given: labels.Labels  # the masks to train on; never the truth, unless --masks names it
+    truth: labels.Labels | None  # true masks, which only the scores may look at
+    ignored: dict | None  # {(name, class index): run lengths} of pixels the loss leaves out
+    gate: dict | None  # {image name: C probabilities} of a classifier
+    sizes: dict  # {name: (H, W)}
+    fold: np.ndarray  # int (N,): the fold that holds each image out
+
+
+def main(args):
+    processes.join()
+    folder.check_flags(args)
+    report = Console()
+    work = load(args, report)
+    size = tuple(args.size or images.default_size(work.sizes[work.given.names[0]]))
+    new_sizes = {}
+    if args.predict:
+        new_sizes = inputs.scan(args.predict, image_folder.list_images(args.predict), report)
+
+    from cam2seg.training import batches, cross_validation
+    recipe, plan = unet_recipe(args, work, size), training_plan(args, work, size, report)
+    batches.check_batches(args.batch_size, work.fold, size)
+    folder.start_run(args, [args.masks, args.folds, args.ignore, args.gate, args.weights,
+                            inputs.label_path(args)],
+                     work.given.classes, work.given.names, work.fold)
+    trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
+    if args.resume:
+        check_resumable(args, work, recipe, trained)
+    cross_validation.cross_validate(recipe, plan, trained)
+    processes.barrier()
+    if processes.is_first():
+        write_results(args, work)
+    if args.predict:
+        mask_new_images(args, recipe, plan, new_sizes)
+
+
+def load(args, report):
+    """Read and check all inputs: Work of the images that have a fold and a row in --masks."""
+    image_dir, path = inputs.image_dir(args), inputs.label_path(args)
+    given = read_masks(args.masks, image_dir)
+    known = folds.read_folds(args.folds)
+    given = given.keep(np.array([n in known for n in given.names]))
+    if not given.names:
+        raise DataError(f"{args.folds}: no fold for any image of {args.masks}")
+    fold = np.array([known[n] for n in given.names])
+    if args.fold is not None and args.fold not in fold or len(set(fold.tolist())) < 2:
+        raise DataError(f"{args.folds}: two folds or more are needed, and --fold among them; "
+                        f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
+    sizes = inputs.scan(image_dir, given.names, report)
+    labels.check_masks(args.masks, given, sizes)
+    truth = ignored = gate = None
+    if path and (path.exists() or args.labels):
+        truth = labels.read_labels(path, image_dir, given.classes)
+        if truth.rles is not None:
+            labels.check_masks(path, truth, sizes)
+    if args.ignore:
+        found = read_masks(args.ignore, image_dir, given.classes)
+        labels.check_masks(args.ignore, found, sizes)
+        ignored = found.rles
+    if args.gate:
+        gate = read_gate(args, given)
+    return Work(given, truth if truth and truth.rles is not None else None, ignored, gate, sizes,
+                fold)
+
+
+def read_masks(path, image_dir, classes=None):
+    """Labels of a mask CSV. Raises DataError where it holds no run lengths."""
+    found = labels.read_labels(path, image_dir, classes)
+    if found.rles is None:
+        raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
+    return found
+
+
+def read_gate(args, given):
+    """Probabilities {image name: C values} of --gate for all images that get a mask."""
+    from cam2seg.data.csv_files import read_probs
+    gate = read_probs(args.gate, given.classes)
+    missing = [n for n in given.names if n not in gate]
+    if missing:
+        raise DataError(f"{args.gate}: no row for {len(missing)} of {len(given.names)} images, "
+                        f"the first is {missing[0]}")
+    return gate
+
+
+def training_plan(args, work, size, report):
+    """The Plan of the loop: images with the given masks as targets, and what the flags say."""
+    from cam2seg.training import cross_validation, devices
+    with blaming("--device"):
+        device = devices.pick_device(args.device)
+    targets = MaskTargets(work.given.rles, work.sizes, len(work.given.classes), args.mask_cut,
+                          work.ignored)
+    dataset = ImageSet(inputs.image_dir(args), work.given.names, size, targets,
+                       (args.vflip, args.hflip), args.seed)
+    return cross_validation.Plan(dataset, work.fold, args.out, device, args.epochs,
+                                 args.batch_size, args.workers, args.seed, args.amp, args.resume,
+                                 report)
+
+
+def unet_recipe(args, work, size):
+    """The Recipe of the U-Net: network, Adam with two rates, the loss, and held-out masks."""
     import torch
 
-    from cam2seg import engine, loading, models, process, restore
-    with cli.explained("--device"):
-        device = engine.pick_device(args.device)
-    with cli.explained("--weights"):
-        models.encoder(args.arch, args.weights)  # a wrong file stops here, before a run is begun
-
+    from cam2seg import losses, models
+    from cam2seg.training import cross_validation
+    with blaming("--weights"):
+        models.encoder(args.arch, args.weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
-
-    def prepare(pixels):
-        return loading.to_input(pixels, device, mean, std)
-
-    def loss_fn(logits, target):
-        return seg_loss(logits, target.float(), args.loss)
-
-    pixels = images.ImageSet(cli.image_dir(args), given.names, size,
-                             masks=(given.rles, sizes, len(given.classes)),
-                             hflip=args.hflip, vflip=args.vflip, seed=args.seed)
-    model_args = {"arch": args.arch, "num_classes": len(given.classes)}
-    meta = {"kind": "unet", "model_args": model_args, "args": rundir.kept(args),
+    model_args = {"arch": args.arch, "num_classes": len(work.given.classes)}
+    meta = {"kind": "unet", "model_args": model_args, "args": folder.result_flags(args),
             "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
-                           "classes": given.classes}}
+                           "classes": work.given.classes}}
 
-    folds = sorted(set(fold.tolist())) if args.fold is None else [args.fold]
-    process.start()
-    loading.check_batches(args.batch_size, fold, size)
-    rundir.start_run(args, [args.masks, args.folds, args.weights, cli.label_path(args)],
-                     given.classes, given.names, fold)
-    if args.resume:
-        restore.check_resume(args.out, folds, "oof_masks.csv", models.UNet, meta,
-                             args.epochs)
-        restore.networks(args.out, "best.pt", models.UNet, "unet", meta)
-        read_done(args, given, sizes)
-    for k in folds:
-        out = args.out / f"fold{k}"
-        out.mkdir(exist_ok=True)
-        if args.resume and (out / "oof_masks.csv").exists():
-            continue
-        engine.seed_all(args.seed, k)
-        model = models.UNet(**model_args, weights=args.weights)
-        model.to(device, memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam([
+    def adam(model):
+        return torch.optim.Adam([
             {"params": model.encoder.parameters(), "lr": args.lr_encoder},
             {"params": [*model.decoder.parameters(), *model.head.parameters()],
              "lr": args.lr_decoder}])
-        train, val = (loading.Batches(pixels, np.flatnonzero(part), args.batch_size, args.workers,
-                                     args.seed) for part in (fold != k, fold == k))
-        best, = engine.fit(model, optimizer, loss_fn, prepare, train, val, args.epochs, out, meta,
-                           1, (args.seed, k), args.amp, args.resume)
-        model.load_state_dict(
-            engine.load_checkpoint(out / f"epoch{best['epoch']}.pt", "unet")["model"])
-        engine.save_checkpoint(out / "best.pt", model, {**meta, "best": [best]})
-        rles = predict(args, [model], val, given.names, sizes, prepare)
-        data.write_masks(out / "oof_masks.csv", [given.names[i] for i in val.indices],
-                         given.classes, rles)
 
-    process.barrier()
-    if process.first():
-        report(args, gather(args, given, sizes), given, truth, sizes)
-    if args.predict:
-        nets = [load_unet(path).to(device)
-                for path in rundir.fold_files(args.out, "best.pt").values()]
-        new = images.ImageSet(args.predict, list(new_sizes), size, np.zeros((len(new_sizes), 0)))
-        batches = loading.Batches(new, np.arange(len(new)), args.batch_size, args.workers)
-        rles = predict(args, nets, batches, new.names, new_sizes, prepare)
-        data.write_masks(args.out / "new_masks.csv", new.names, given.classes, rles)
-        print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")
+    def loss(logits, target):  # target: uint8, 255 = left out
+        ignore = target == 255 if work.ignored else None
+        return losses.segmentation_loss(logits, (target == 1).float(), args.loss, ignore)
+
+    return cross_validation.Recipe(
+        build=lambda: models.UNet(**model_args, weights=args.weights), optimizer=adam, loss=loss,
+        finish_fold=lambda trained: finish_fold(args, work, trained), done="oof_masks.csv",
+        meta=meta)
 
 
-def load(args):
-    """Labels to train on, true Labels or None, {name: (H, W)}, and fold (N,) of the images that
-    have both a fold and a row in --masks."""
-    import numpy as np
-    folder, path = cli.image_dir(args), cli.label_path(args)
-    given = data.read_labels(args.masks, folder)
-    if given.rles is None:
-        raise cli.DataError(f"{args.masks}: no masks in it, expected a column EncodedPixels")
-    known = data.read_folds(args.folds)
-    has_fold = np.array([n in known for n in given.names])
-    left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
-    if left_out:
-        raise cli.DataError(f"{args.folds}: no fold for {len(left_out)} images with a mask in "
-                            f"{args.masks}, the first is {left_out[0]}")
-    given = given.keep(has_fold)
-    if not given.names:
-        raise cli.DataError(f"{args.folds}: no fold for any image of {args.masks}")
-    fold = np.array([known[n] for n in given.names])
-    if args.fold is not None and args.fold not in fold or len(set(fold.tolist())) < 2:
-        raise cli.DataError(f"{args.folds}: two folds or more are needed, and --fold among them; "
-                            f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
-    sizes = images.scan(folder, given.names)
-    data.check_masks(args.masks, given, sizes)
-    truth = None
-    if path and (path.exists() or args.labels):
-        truth = data.read_labels(path, folder, given.classes)
-        if truth.rles is not None:
-            data.check_masks(path, truth, sizes)
-    return given, truth if truth and truth.rles is not None else None, sizes, fold
+def finish_fold(args, work, trained):
+    """Write the network of a fold's best epoch, best.pt, and the masks of its held-out images."""
+    from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
+    best = trained.best[0]
+    state = load_checkpoint(trained.out / f"epoch{best['epoch']}.pt", "unet")
+    trained.model.load_state_dict(state["model"])
+    save_checkpoint(trained.out / "best.pt", trained.model,
+                    {**trained.settings.meta, "best": [best]})
+    rles = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings)
+    if work.gate:
+        rles = {(n, c): rle for (n, c), rle in rles.items() if work.gate[n][c] >= args.confidence}
+    names = [work.given.names[i] for i in trained.val.indices]
+    if processes.is_first():
+        labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
 
 
-def load_unet(path):
-    """The network of a fold's best.pt."""
-    import torch
+def predict_masks(args, nets, batches, sizes, settings):
+    """Run lengths {(name, class index): text} of the images in `batches`.
 
-    from cam2seg import models, restore
-    return restore.network(models.UNet, path, "unet")[0].to(memory_format=torch.channels_last)
-
-
-def predict(args, nets, batches, names, sizes, prepare):
-    """{(name, class index): run lengths} of the mean probability of the nets, thresholded at each
-    image's own size. names: of the data set behind the batches. Each process does its part."""
+    The mean probability of the networks is brought to each image's own size and thresholded there.
+    settings: a fit.Settings, of which prepare, amp and report are used. Each process masks its part
+    of the images, and all of them get all masks.
+    """
     import torch.nn.functional as F
 
-    from cam2seg import engine, models, process
+    from cam2seg import models
+    from cam2seg.training import epochs
     rles, mean = {}, models.MeanProbability(nets)
-    probs = (p for batch, _ in engine.predict(mean, batches, prepare, args.amp, "masks")
-             for p in batch)
-    for name, p in zip((names[i] for i in batches.rows()), probs, strict=True):
-        full = F.interpolate(p[None], size=sizes[name], mode="bilinear")[0].cpu().numpy()
+    names = batches.loader.dataset.names
+    probs = (p for batch, _ in epochs.predict(mean, batches, settings.prepare, settings.amp,
+                                              "masks", settings.report) for p in batch)
+    for i, p in zip(batches.rows(), probs, strict=True):
+        full = F.interpolate(p[None], size=sizes[names[i]], mode="bilinear")[0].cpu().numpy()
         for c, heat in enumerate(full):
             mask = masks.binarize(heat, args.threshold, args.min_seg_len)
-            rles[name, c] = masks.rle_encode(mask)
-    return {key: rle for part in process.share(rles) for key, rle in part.items()}
+            rles[names[i], c] = masks.rle_encode(mask)
+    return {key: rle for part in processes.all_gather(rles) for key, rle in part.items()}
 
 
-def seg_loss(logits, target, kind):
-    """Mean BCE [P-7] over pixels and classes; "bce+dice" adds 1 - soft Dice of each class over
-    the batch (DEV-12); soft Dice is 1 where target and rounded probabilities are all 0."""
+def mask_new_images(args, recipe, plan, sizes):
+    """Write new_masks.csv: masks of the images of --predict by the mean over all trained folds."""
+    from functools import partial
+
     import torch
-    import torch.nn.functional as F
-    loss = F.binary_cross_entropy_with_logits(logits, target)
-    if kind == "bce":
-        return loss
-    p, over = logits.sigmoid(), (0, 2, 3)  # (B, C, H, W) -> (C,)
-    inter, total = (p * target).sum(over), p.sum(over) + target.sum(over)
-    dice = torch.where(total > 0, 2 * inter / torch.where(total > 0, total, 1), 1)
-    return loss + (1 - dice).mean()
+
+    from cam2seg import models
+    from cam2seg.runs import restore
+    from cam2seg.training.batches import Batches, to_input
+    from cam2seg.training.fit import Settings
+    nets = [restore.network(models.UNet, path, "unet")[0]
+            .to(plan.device, memory_format=torch.channels_last)
+            for path in folder.fold_files(args.out, "best.pt").values()]
+    pre = recipe.meta["preprocess"]
+    prepare = partial(to_input, device=plan.device, mean=pre["mean"], std=pre["std"])
+    new = ImageSet(args.predict, list(sizes), plan.dataset.size, np.zeros((len(sizes), 0)))
+    batches = Batches(new, np.arange(len(new)), args.batch_size, args.workers)
+    settings = Settings(recipe.loss, prepare, args.epochs, recipe.meta, amp=args.amp,
+                        report=plan.report)
+    rles = predict_masks(args, nets, batches, sizes, settings)
+    if processes.is_first():
+        labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
+    print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")
 
 
-def read_done(args, given, sizes):
-    """Names and run lengths of all folds that are done."""
+def check_resumable(args, work, recipe, trained):
+    """Raise DataError or CheckpointError where a file that --resume needs is damaged."""
+    from cam2seg import models
+    from cam2seg.runs import restore
+    restore.check_checkpoints(args.out, trained, recipe.done, models.UNet, recipe.meta,
+                              args.epochs)
+    restore.networks(args.out, "best.pt", models.UNet, "unet", recipe.meta)
+    finished_masks(args, work)
+
+
+def finished_masks(args, work):
+    """Sorted names and run lengths of the images whose fold is finished, from its CSV file."""
     rles, names = {}, set()
-    for path in rundir.fold_files(args.out, "oof_masks.csv").values():
-        got = data.read_labels(path, cli.image_dir(args), given.classes)
-        if got.rles is None:
-            raise cli.DataError(f"{path}: no masks in it, expected a column EncodedPixels")
-        data.check_masks(path, got, sizes)
-        rles.update(got.rles)
-        names |= {name for name, _ in got.rows}
+    for path in folder.fold_files(args.out, "oof_masks.csv").values():
+        found = read_masks(path, inputs.image_dir(args), work.given.classes)
+        labels.check_masks(path, found, work.sizes)
+        rles.update(found.rles)
+        names |= {name for name, _ in found.rows}
     return sorted(names), rles
 
 
-def gather(args, given, sizes):
-    """The same, also written to oof_masks.csv."""
-    names, rles = read_done(args, given, sizes)
-    data.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
-    return names, rles
-
-
-def report(args, predicted, given, truth, sizes):
-    names, rles = predicted
+def write_results(args, work):
+    """Write oof_masks.csv and metrics.json of the union of all folds; print Table 3 where true
+    masks are known."""
+    names, rles = finished_masks(args, work)
+    given, truth = work.given, work.truth
+    labels.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
-    result = {"classes": given.classes, "args": rundir.kept(args), "images": len(names)}
+    result = {"classes": given.classes, "args": folder.result_flags(args), "images": len(names)}
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
         result["images_with_defect"] = len(defect)
         rows = {"nothing predicted": {}, f"trained on {args.masks}": given.rles,
                 f"U-Net ({args.arch}) on them": rles}
         result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
-            defect, truth.rles, r, sizes, len(given.classes)))
-            for t, r in rows.items()}
-        cli.print_table("Table 3: images with a defect, out-of-fold union",
-                        ["masks", *metrics.SCORES[:4]],
-                        [[t, *(s[n][1] for n in metrics.SCORES[:4])]
-                         for t, s in result["table3"].items()])
-    rundir.write_json(args.out / "metrics.json", result)
+            defect, truth.rles, r, work.sizes, len(given.classes))) for t, r in rows.items()}
+        print_table("Table 3: images with a defect, out-of-fold union",
+                    ["masks", *metrics.SCORES[:4]],
+                    [[t, *(s[n][1] for n in metrics.SCORES[:4])]
+                     for t, s in result["table3"].items()])
+    folder.write_json(args.out / "metrics.json", result)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, get_args))
+    sys.exit(run(main, get_args))

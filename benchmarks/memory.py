@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 PEAK = """import json, resource, sys
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 import {script} as script
-from cam2seg import cli
-code = cli.run(script.main, lambda: script.get_args({flags!r}))
+from cam2seg.runs.exits import run
+code = run(script.main, lambda: script.get_args({flags!r}))
 print(json.dumps([code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))"""
 
 

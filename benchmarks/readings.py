@@ -18,10 +18,19 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import make_masks  # noqa: E402
-from cam2seg import (  # noqa: E402
-    cam, cli, data, engine, images, loading, masks, metrics, models, rundir)
 from reading_maps import ROWS, accepted_by, maps_of_batch, masks_of, stored  # noqa: E402
+
+import make_masks  # noqa: E402
+from cam2seg import cam, masks, metrics, models
+from cam2seg.averaging import average_states
+from cam2seg.data.dataset import ImageSet
+from cam2seg.data.folds import folds_of
+from cam2seg.data.images import scan
+from cam2seg.data.labels import read_labels
+from cam2seg.report.tables import print_table
+from cam2seg.runs.checkpoints import load_checkpoint
+from cam2seg.runs.folder import write_json
+from cam2seg.training.batches import Batches, to_input
 
 
 def both_scores(counts):
@@ -30,18 +39,18 @@ def both_scores(counts):
 
 
 def load(path):
-    state = engine.load_checkpoint(path, "classifier")
+    state = load_checkpoint(path, "classifier")
     model = models.Classifier(**state["model_args"])
     model.load_state_dict(state["model"])
     return model.eval(), state["preprocess"]
 
 
 def batches(args, pre, names, rows):
-    pixels = images.ImageSet(args.data / "train_images", names, pre["size"],
+    pixels = ImageSet(args.data / "train_images", names, pre["size"],
                              np.zeros((len(names), 0), np.float32))
-    batch = loading.Batches(pixels, rows, 64, 1)
+    batch = Batches(pixels, rows, 64, 1)
     for n, (x, _) in enumerate(batch(None)):
-        yield rows[64 * n:64 * n + len(x)], loading.to_input(x, "cpu", pre["mean"], pre["std"])
+        yield rows[64 * n:64 * n + len(x)], to_input(x, "cpu", pre["mean"], pre["std"])
 
 
 def counts_of(truth, mask):
@@ -126,9 +135,9 @@ def networks(args, fold):
     """DEV-7, DEV-24, DEV-27: (dev, name, function of the fold that gives the network)."""
     def averaged(k):
         model, pre = load(args.cls / f"fold{k}/best.pt")
-        best = engine.load_checkpoint(args.cls / f"fold{k}/best.pt")["best"]
-        model.load_state_dict(engine.average_states(
-            [engine.load_checkpoint(args.cls / f"fold{k}/epoch{b['epoch']}.pt")["model"]
+        best = load_checkpoint(args.cls / f"fold{k}/best.pt")["best"]
+        model.load_state_dict(average_states(
+            [load_checkpoint(args.cls / f"fold{k}/epoch{b['epoch']}.pt")["model"]
              for b in best]))
         return model, pre
 
@@ -224,22 +233,22 @@ def main():
     p.add_argument("--only-maps", action="store_true", help="leave out the rows of other networks")
     p.add_argument("--out", type=Path, help="also write the table here, as JSON")
     args = p.parse_args()
-    labels = data.read_labels(args.data / "train.csv", args.data / "train_images")
-    sizes = images.scan(args.data / "train_images", labels.names)
+    labels = read_labels(args.data / "train.csv", args.data / "train_images")
+    sizes = scan(args.data / "train_images", labels.names)
     defect = labels.y.any(axis=1)  # [P] III
     labels = labels.keep(defect)
-    fold = cli.folds_of(args.cls / "folds.csv", labels.names)
+    fold = folds_of(args.cls / "folds.csv", labels.names)
     table, negative = map_rows(args, labels, sizes, fold)
     if not args.only_maps:
         table += network_rows(args, labels, sizes, fold) + fold_rows(args, labels, sizes, fold)
-    cli.print_table(f"{len(labels.names)} images with a defect, {args.target_layer}",
+    print_table(f"{len(labels.names)} images with a defect, {args.target_layer}",
                     ["reading", "[P-6]", "present"],
                     [[f"{dev:7} {what}", *found] for dev, what, *found in table])
     small, total = plateau(args)
     print(f"\nDEV-22: {negative:.4f} of the alphas of the first class are below 0")
     print(f"DEV-28: {small} of {total} epochs gain less than 1e-4 of the loss")
     if args.out:
-        rundir.write_json(args.out, {"table": table, "alpha_below_0": negative, "small": small})
+        write_json(args.out, {"table": table, "alpha_below_0": negative, "small": small})
 
 
 if __name__ == "__main__":

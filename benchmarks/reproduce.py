@@ -22,7 +22,13 @@ sys.path.insert(0, str(ROOT))
 import make_masks  # noqa: E402
 import train_cls  # noqa: E402
 import train_seg  # noqa: E402
-from cam2seg import cli, data, images, metrics, rundir  # noqa: E402
+from cam2seg import metrics
+from cam2seg.data.images import default_size, open_image
+from cam2seg.data.labels import read_labels
+from cam2seg.report.tables import print_table
+from cam2seg.runs.exits import run
+from cam2seg.runs.folder import read_json, write_json
+from cam2seg.training.devices import pick_device  # noqa: E402
 
 SMALL = {"train_cls": "--weights none --lr-encoder 1e-3 --size 96 96 --epochs 3 --folds 2",
          "train_seg": "--weights none --lr-encoder 1e-3 --size 96 96 --epochs 2"}
@@ -66,8 +72,8 @@ def seconds_per_image(script, args, size, classes):
     """Of a forward and a backward, or of six views with a map of each class; batches of 4."""
     import torch
 
-    from cam2seg import cam, engine, models
-    device = engine.pick_device("auto")
+    from cam2seg import cam, models
+    device = pick_device("auto")
     kind = models.UNet if script == "train_seg" else models.Classifier
     model = kind(args.arch, classes).to(device, memory_format=torch.channels_last)
     x = torch.randn(4, 3, *size, device=device).to(memory_format=torch.channels_last)
@@ -166,14 +172,14 @@ def write_tables(runs, listed, small, classes):
                         f"place, not for comparison. Classes: {', '.join(classes)}.")
     lines = notes + [""]
     for title, header, rows in tables:
-        cli.print_table(title, header, rows)
+        print_table(title, header, rows)
         cells = [header, ["---"] * len(header), *([cell(v) for v in r] for r in rows)]
         lines += [f"**{title}**", "", *(f"| {' | '.join(r)} |" for r in cells), ""]
     said = [f"python {script}.py {shlex.join(flags)}" for script, flags in listed]
     (runs / "tables.md").write_text("\n".join([*lines, "```", *said, "```", ""]), encoding="utf-8")
-    rundir.write_json(runs / "tables.json", {
+    write_json(runs / "tables.json", {
         "small": small, "commands": said, "tables": {t: [h, *rows] for t, h, rows in tables},
-        "args": {p.parent.name: rundir.read_json(p) for p in sorted(runs.glob("*/args.json"))}})
+        "args": {p.parent.name: read_json(p) for p in sorted(runs.glob("*/args.json"))}})
     print("\n" + "\n".join(notes) + f"\nwritten: {runs}/tables.md, {runs}/tables.json")
 
 
@@ -194,15 +200,15 @@ def get_args(argv=None):
 
 def main(args):
     folder = args.data / "train_images"
-    labels = data.read_labels(args.data / "train.csv", folder)
-    size = images.open_image(folder / labels.names[0]).shape[:2]
+    labels = read_labels(args.data / "train.csv", folder)
+    size = open_image(folder / labels.names[0]).shape[:2]
     severstal = size == (256, 1600) and len(labels.classes) == 4
     small = not severstal if args.small is None else args.small
     listed = commands(args.data, args.out, small)
     print(f"{len(labels.names)} images, settings {'for two cores' if small else 'of the paper'}\n",
           flush=True)
     if args.dry_run:
-        show_costs(listed, len(labels.names), images.default_size(size), len(labels.classes))
+        show_costs(listed, len(labels.names), default_size(size), len(labels.classes))
         return 0
     for script, flags in listed:
         print(f"\npython {script}.py {shlex.join(flags)}", flush=True)
@@ -216,4 +222,4 @@ def main(args):
 
 if __name__ == "__main__":
     status = []
-    sys.exit(cli.run(lambda args: status.append(main(args)), get_args) or status[0])
+    sys.exit(run(lambda args: status.append(main(args)), get_args) or status[0])

@@ -6,7 +6,7 @@
    same network on tensors that lie in memory; and the share of its time spent waiting for data.
 2. maps: class_maps of all classes (one forward, C head-only backwards), against a forward and a
    full backward for each class.
-3. memory: the bare loop with cli.keep_freed_memory, as the scripts run, against without it.
+3. memory: the bare loop with keep_freed_memory, as the scripts run, against without it.
 """
 
 import argparse
@@ -23,7 +23,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from cam2seg import cam, cli, data, engine, images, loading, models  # noqa: E402
+from cam2seg import cam, models
+from cam2seg.data.dataset import ImageSet
+from cam2seg.data.image_folder import list_images
+from cam2seg.models import MEAN, STD
+from cam2seg.runs.memory import keep_freed_memory
+from cam2seg.training.batches import Batches, to_input
+from cam2seg.training.epochs import train_one_epoch  # noqa: E402
 
 
 def get_args():
@@ -46,7 +52,7 @@ def noise_images(folder, count):
 
 
 def prepare(pixels):
-    return loading.to_input(pixels, "cpu", images.MEAN, images.STD)
+    return to_input(pixels, "cpu", MEAN, STD)
 
 
 def new_model(classes=4):
@@ -66,16 +72,16 @@ def bare_epoch(model, optimizer, batches):
 
 def training(args, folder, names):
     y = np.random.default_rng(1).integers(0, 2, (len(names), 4)).astype(np.float32)
-    files = images.ImageSet(folder, names, (args.size, args.size), y, hflip=True)
-    batches = loading.Batches(files, np.arange(len(names)), 64, args.workers)
-    memory = [(prepare(x), t) for x, t in loading.Batches(files, np.arange(len(names)), 64)(0)]
+    files = ImageSet(folder, names, (args.size, args.size), y, hflip=True)
+    batches = Batches(files, np.arange(len(names)), 64, args.workers)
+    memory = [(prepare(x), t) for x, t in Batches(files, np.arange(len(names)), 64)(0)]
     model, optimizer = new_model()
     ratios, waits = [], []
     for n in range(args.rounds + 1):
         start = time.perf_counter()
         bare_epoch(model, optimizer, memory)
         middle = time.perf_counter()
-        _, waited = engine.train_one_epoch(model, batches, n, prepare,
+        _, waited = train_one_epoch(model, batches, n, prepare,
                                            F.binary_cross_entropy_with_logits, optimizer)
         end = time.perf_counter()
         if n:  # the first round warms up
@@ -143,7 +149,7 @@ def freed_memory(args):
 
 def main(args):
     if args.bare == "keep" or args.bare is None:
-        cli.keep_freed_memory()
+        keep_freed_memory()
     if args.bare:
         print(bare_speed(args))
         return
@@ -151,7 +157,7 @@ def main(args):
         folder = args.images or Path(tmp)
         if args.images is None:
             noise_images(folder, args.count)
-        training(args, folder, data.list_images(folder)[:args.count])
+        training(args, folder, list_images(folder)[:args.count])
     maps(args)
     freed_memory(args)
 

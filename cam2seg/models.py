@@ -15,8 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 
-from . import images
-
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
 ARCHS = (*(f"b{n}" for n in range(8)), "lite0")
 # torchvision's features[i] that ends each stride: 2, 4, 8, 16 for the skips, 32 for the bottom.
 SKIPS, BOTTOM = (1, 2, 3, 5), 7
@@ -77,7 +76,7 @@ def normalisation(arch):
     """Mean and deviation, for pixels in [0, 1], of the input that an arch is pre-trained on."""
     if arch == "lite0":
         return (127 / 255,) * 3, (128 / 255,) * 3  # (x - 127) / 128
-    return images.MEAN, images.STD
+    return MEAN, STD
 
 
 def load_encoder(features, path):

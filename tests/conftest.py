@@ -3,7 +3,6 @@ the comparison with other packages: a table of differences at the end."""
 
 import importlib
 import os
-
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ import evaluate
 import make_masks
 import train_cls
 import train_seg
-from cam2seg import cli, data, masks
+from cam2seg import masks
+from cam2seg.data.csv_files import write_csv
+from cam2seg.runs.exits import run
 
 SCRIPTS = {m.__name__: m for m in (train_cls, make_masks, train_seg, evaluate)}
 SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers 0 --device cpu"
@@ -24,7 +25,7 @@ SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers
 
 def call(script, *flags):
     module = SCRIPTS[script]
-    return cli.run(module.main, lambda: module.get_args([str(f) for f in flags]))
+    return run(module.main, lambda: module.get_args([str(f) for f in flags]))
 
 
 HEAD = "ImageId,ClassId,EncodedPixels\n"
@@ -108,9 +109,9 @@ def write_images(folder, count=48, side=64, seed=0):
             rles[name, 1] = masks.rle_encode(bar)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "train_images" / name)
         names.append(name)
-    data.write_csv(folder / "train.csv", ("ImageId", "ClassId", "EncodedPixels"),
+    write_csv(folder / "train.csv", ("ImageId", "ClassId", "EncodedPixels"),
                    [(n, c + 1, rle) for (n, c), rle in sorted(rles.items())])
-    data.write_csv(folder / "labels.csv", ("ImageId", "disc", "bar"),
+    write_csv(folder / "labels.csv", ("ImageId", "disc", "bar"),
                    [(n, int((n, 0) in rles), int((n, 1) in rles)) for n in names])
     return rles
 

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
-
 from conftest import SMALL, call, write_images  # noqa: E402
 
 TRAINED = [*SMALL, "--epochs", 4]

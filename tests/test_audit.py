@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import SCRIPTS, call
 
 import make_masks
 import train_cls
 import train_seg
-from cam2seg import cam, engine, mapping, models
-from conftest import SCRIPTS, call
+from cam2seg import cam, models
+from cam2seg.training.held_out_maps import smoothed_maps
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "AUDIT.md").read_text(encoding="utf-8")
@@ -258,7 +259,7 @@ def test_the_gate_looks_at_the_plain_image():
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     for method, smooth in itertools.product(make_masks.METHODS, (0, 1)):
         args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth))
-        maps, logits = mapping.batch_maps(args, net, x)
+        maps, logits = smoothed_maps(args, net, x)
         assert torch.allclose(logits, net(x))
         views = [x * f for f in (1.0, 1.1, 0.9)] if smooth else [x]
         total = 0

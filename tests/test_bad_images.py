@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
 from conftest import HEAD, good_rows
+from PIL import Image
 
 PLAIN = "expected names in UTF-8 without control characters and without blanks at their ends"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import call
 
-from cam2seg import data
+from cam2seg.data.csv_files import write_csv
+from cam2seg.data.folds import read_folds
 
 MAPS = ("--target-layer", "features.5", "--workers", 0, "--device", "cpu", "--overwrite")
 
@@ -142,11 +143,11 @@ def test_reused_maps(shapes, runs, made, refused, spoil, said):
 
 def test_maps_of_other_folds_are_not_reused(shapes, runs, made, tmp_path, refused):
     """The classifiers were trained anew, with another --seed, in the same folder."""
-    folds = data.read_folds(runs / "cls/folds.csv")
+    folds = read_folds(runs / "cls/folds.csv")
     other = {**folds, "005.png": 1 - folds["005.png"]}
     cls = tmp_path / "cls"
     shutil.copytree(runs / "cls", cls, ignore=shutil.ignore_patterns("epoch*", "last.pt"))
-    data.write_csv(cls / "folds.csv", ("ImageId", "fold"), other.items())
+    write_csv(cls / "folds.csv", ("ImageId", "fold"), other.items())
     in_json("args.json", args={**json.loads((made / "args.json").read_text())["args"],
                                "cls": str(cls)})(made)
     assert refused("make_masks", "--data", shapes, "--cls", cls, *MAPS, "--reuse-maps", "--out",

@@ -10,10 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SCRIPTS, SMALL, call
 
 import train_seg
-from cam2seg import data, masks
-from conftest import SCRIPTS, SMALL, call
+from cam2seg import masks
+from cam2seg.data.csv_files import read_csv, write_csv
+from cam2seg.data.folds import read_folds
+from cam2seg.data.images import open_image
+from cam2seg.data.labels import read_labels
+from cam2seg.models import MEAN, STD
+from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
+from cam2seg.training.batches import to_input
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,8 +39,8 @@ def test_chain_scores_above_chance(runs):
 
 
 def test_every_number_of_the_tables_is_the_one_recounted_from_the_files(runs, shapes):
-    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
-    made = data.read_labels(runs / "masks/masks.csv", shapes / "train_images")
+    truth = read_labels(shapes / "train.csv", shapes / "train_images")
+    made = read_labels(runs / "masks/masks.csv", shapes / "train_images")
     dices = []
     for name, row in zip(truth.names, truth.y, strict=True):
         for c in range(2) if row.any() else ():  # [P] III: images with a defect
@@ -55,7 +62,7 @@ def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp
     flags = ("--data", shapes, "--out", tmp_path / "out", "--target-layer", "features.5",
              "--workers", 0, "--device", "cpu")
     assert call("make_masks", "--cls", cls, *flags) == 0
-    folds = data.read_folds(runs / "cls/folds.csv")
+    folds = read_folds(runs / "cls/folds.csv")
     before, after = (np.load(p / "maps.npy") for p in (runs / "masks", tmp_path / "out"))
     fold = np.array([folds[n] for n in sorted(folds)])
     assert (before[fold == 1] == after[fold == 1]).all()
@@ -65,16 +72,18 @@ def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp
 def test_out_of_fold_probabilities_are_those_of_the_held_out_model(runs, shapes):
     import torch
 
-    from cam2seg import engine, images, loading, models
-    probs = {r["ImageId"]: r for _, r in data.read_csv(runs / "cls/oof.csv")[1]}
-    folds = data.read_folds(runs / "cls/folds.csv")
+    from cam2seg import models
+    from cam2seg.data.csv_files import read_csv
+    from cam2seg.data.folds import read_folds
+    probs = {r["ImageId"]: r for _, r in read_csv(runs / "cls/oof.csv")[1]}
+    folds = read_folds(runs / "cls/folds.csv")
     for k in (0, 1):
-        state = engine.load_checkpoint(runs / f"cls/fold{k}/swa.pt", "classifier")
+        state = load_checkpoint(runs / f"cls/fold{k}/swa.pt", "classifier")
         model = models.Classifier(**state["model_args"])
         model.load_state_dict(state["model"])
         name = next(n for n, f in sorted(folds.items()) if f == k)
-        pixels = torch.from_numpy(images.open_image(shapes / "train_images" / name).copy())[None]
-        x = loading.to_input(pixels, "cpu", images.MEAN, images.STD)
+        pixels = torch.from_numpy(open_image(shapes / "train_images" / name).copy())[None]
+        x = to_input(pixels, "cpu", MEAN, STD)
         with torch.no_grad():
             p = model.eval()(x).sigmoid()[0]
         assert [float(probs[name][c]) for c in "12"] == pytest.approx(p.tolist(), abs=1e-5)
@@ -135,33 +144,34 @@ def test_labels_alone_lead_to_a_unet(shapes, tmp_path):
                 *SMALL) == 0
     assert call("make_masks", *flags, "--cls", tmp_path / "cls", "--out", tmp_path / "masks",
                 "--gate", "labels", "--no-aug-smooth", "--workers", 0, "--device", "cpu") == 0
-    made = data.read_labels(tmp_path / "masks/masks.csv", shapes / "train_images")
-    known = data.read_labels(shapes / "labels.csv", shapes / "train_images", made.classes)
+    made = read_labels(tmp_path / "masks/masks.csv", shapes / "train_images")
+    known = read_labels(shapes / "labels.csv", shapes / "train_images", made.classes)
     assert made.classes == ["bar", "disc"] and made.y.any()
     assert not (made.y > known.y).any()
     assert call("train_seg", "--images", shapes / "train_images", "--masks",
                 tmp_path / "masks/masks.csv", "--folds", tmp_path / "cls/folds.csv", "--out",
                 tmp_path / "seg", "--epochs", 1, *SMALL) == 0
-    assert len(data.read_labels(tmp_path / "seg/oof_masks.csv").names) == 48
+    assert len(read_labels(tmp_path / "seg/oof_masks.csv").names) == 48
 
 
 def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tmp_path):
     import torch
 
-    from cam2seg import cam, engine, images, loading, models
+    from cam2seg import cam, models
+    from cam2seg.data.csv_files import read_csv
     folder = tmp_path / "new"
     folder.mkdir()
     for name in ("001.png", "002.png"):
         shutil.copy(shapes / "train_images" / name, folder / f"new_{name}")
     assert call("make_masks", "--images", folder, "--cls", runs / "cls", "--out", tmp_path / "out",
                 "--no-aug-smooth", "--workers", 0, "--device", "cpu") == 0
-    rows = data.read_csv(tmp_path / "out/maps.csv")[1]
+    rows = read_csv(tmp_path / "out/maps.csv")[1]
     assert [(r["ImageId"], r["fold"]) for _, r in rows] == [("new_001.png", "-1"),
                                                            ("new_002.png", "-1")]
-    pixels = torch.from_numpy(images.open_image(folder / "new_001.png").copy())[None]
-    x, mean = loading.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    pixels = torch.from_numpy(open_image(folder / "new_001.png").copy())[None]
+    x, mean = to_input(pixels, "cpu", MEAN, STD), 0
     for k in (0, 1):
-        state = engine.load_checkpoint(runs / f"cls/fold{k}/swa.pt")
+        state = load_checkpoint(runs / f"cls/fold{k}/swa.pt")
         model = models.Classifier(**state["model_args"])
         model.load_state_dict(state["model"])
         maps = cam.class_maps(model, x, "features.8")[0]
@@ -175,7 +185,7 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     """On a copy of an image the mean of two networks, neither of which is asked alone."""
     import torch
 
-    from cam2seg import images, loading
+    from cam2seg.data.labels import read_labels
     folder, seg = tmp_path / "new", tmp_path / "seg"
     folder.mkdir()
     shutil.copy(shapes / "train_images/003.png", folder / "new.png")
@@ -184,9 +194,9 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
              runs / "cls/folds.csv", "--out", seg, "--epochs", 10, "--loss", "bce+dice", *SMALL,
              "--batch-size", 4, "--lr-encoder", 3e-3, "--lr-decoder", 3e-3)
     assert call("train_seg", *flags, "--resume", "--predict", folder) == 0
-    got = data.read_labels(seg / "new_masks.csv", folder, ["1", "2"])
-    pixels = torch.from_numpy(images.open_image(folder / "new.png").copy())[None]
-    x, mean = loading.to_input(pixels, "cpu", images.MEAN, images.STD), 0
+    got = read_labels(seg / "new_masks.csv", folder, ["1", "2"])
+    pixels = torch.from_numpy(open_image(folder / "new.png").copy())[None]
+    x, mean = to_input(pixels, "cpu", MEAN, STD), 0
     for k in (0, 1):
         with torch.no_grad():
             mean = mean + train_seg.load_unet(seg / f"fold{k}/best.pt").eval()(x).sigmoid() / 2
@@ -206,9 +216,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(runs, shapes, tmp_path):
     """The first fold stops after two of six epochs, then the run is taken up again."""
     import torch
 
-    from cam2seg import engine
     flags = ("--data", shapes, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 6, *SMALL)
-    done, save = [], engine.save_checkpoint
+    done, save = [], save_checkpoint
 
     def save_two(path, model, meta):
         save(path, model, meta)
@@ -216,11 +225,11 @@ def test_a_resumed_run_ends_with_the_same_bytes(runs, shapes, tmp_path):
         if sum(p.name == "last.pt" for p in done) == 2:
             raise KeyboardInterrupt
 
-    engine.save_checkpoint = save_two
+    save_checkpoint = save_two
     try:
         assert call("train_cls", *flags) == 130
     finally:
-        engine.save_checkpoint = save
+        save_checkpoint = save
     assert call("train_cls", *flags) == 2  # a run is there: --resume or --overwrite
     assert call("train_cls", *flags, "--resume") == 0
     for name in ("oof.csv", "oof_best.csv", "folds.csv", "metrics.json"):
@@ -246,7 +255,7 @@ def test_help_reads_and_bare_call_says_what_is_needed_at_once(script):
                           text=True)
     lines = [line for line in bare.stderr.splitlines() if not line.startswith("import time")]
     assert bare.returncode == 2 and "Traceback" not in bare.stderr
-    assert "cam2seg.synthetic" in "\n".join(lines)
+    assert "cam2seg.demo" in "\n".join(lines)
     assert not any(line.split("|")[-1].strip() == "torch" for line in bare.stderr.splitlines())
 
 
@@ -269,12 +278,12 @@ def test_real_steel(tmp_path):
     """A hundred real images go through all four scripts; run lengths fit and files are whole."""
     source, few = Path(os.environ["CAM2SEG_NEU"]), tmp_path / "neu"
     (few / "train_images").mkdir(parents=True)
-    rows = [r for _, r in data.read_csv(source / "train.csv")[1]][::44]
+    rows = [r for _, r in read_csv(source / "train.csv")[1]][::44]
     names = sorted({r["ImageId"] for r in rows})
     for name in names:
         shutil.copy(source / "train_images" / name, few / "train_images")
-    labels = data.read_labels(source / "train.csv")
-    data.write_csv(few / "train.csv", ("ImageId", "ClassId", "EncodedPixels"),
+    labels = read_labels(source / "train.csv")
+    write_csv(few / "train.csv", ("ImageId", "ClassId", "EncodedPixels"),
                    [(n, c + 1, rle) for (n, c), rle in sorted(labels.rles.items()) if n in names])
     assert call("train_cls", "--data", few, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 2,
                 *SMALL) == 0

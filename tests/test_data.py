@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cam2seg import data
+from cam2seg.data.csv_files import write_csv
+from cam2seg.data.errors import DataError
+from cam2seg.data.folds import check_folds, make_folds, read_folds
+from cam2seg.data.image_folder import list_images
+from cam2seg.data.labels import Labels, check_masks, read_labels, write_masks
 
 
 def table(tmp_path, text, name="train.csv"):
@@ -25,7 +29,7 @@ def picture_files(folder, *names):
 
 
 def message(call, *args, **kwargs):
-    with pytest.raises(data.DataError) as error:
+    with pytest.raises(DataError) as error:
         call(*args, **kwargs)
     text = str(error.value)
     assert "\n" not in text
@@ -47,7 +51,7 @@ def check_masks_form(labels, classes):
 
 
 def test_image_class_and_mask_in_three_columns(tmp_path):
-    check_masks_form(data.read_labels(table(tmp_path, MASKS)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, MASKS)), ["1", "2", "3"])
 
 
 @pytest.mark.parametrize("text", [
@@ -59,29 +63,29 @@ def test_image_class_and_mask_in_three_columns(tmp_path):
     '"ImageId","ClassId","EncodedPixels"\n"b.jpg","3","1 2 7 1"\n"a.jpg",1,"5 5"\nb.jpg,1,"2 1"\n',
 ])
 def test_byte_order_mark_line_ends_blanks_and_quotes_do_not_matter(tmp_path, text):
-    check_masks_form(data.read_labels(str(table(tmp_path, text))), ["1", "2", "3"])
+    check_masks_form(read_labels(str(table(tmp_path, text))), ["1", "2", "3"])
 
 
 def test_order_and_number_of_columns_do_not_matter(tmp_path):
     text = ",EncodedPixels,ClassId,note,ImageId\n" \
            "0,1 2 7 1,3,x,b.jpg\n1,5 5,1,,a.jpg\n2,2 1,1,,b.jpg\n"
-    check_masks_form(data.read_labels(table(tmp_path, text)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, text)), ["1", "2", "3"])
 
 
 def test_blank_lines_are_passed_over_and_counted(tmp_path):
-    labels = data.read_labels(table(tmp_path, MASKS.replace("\na.jpg", "\n\n\na.jpg")))
+    labels = read_labels(table(tmp_path, MASKS.replace("\na.jpg", "\n\n\na.jpg")))
     assert labels.rows == {("b.jpg", 2): 2, ("a.jpg", 0): 5, ("b.jpg", 0): 6}
 
 
 def test_image_and_class_joined_in_one_column(tmp_path):
     text = "ImageId_ClassId,EncodedPixels\nb.jpg_3,1 2 7 1\na.jpg_1,5 5\nb.jpg_1,2 1\n"
-    check_masks_form(data.read_labels(table(tmp_path, text)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, text)), ["1", "2", "3"])
 
 
 def test_image_and_class_name_joined_in_one_column(tmp_path):
     text = "Image_Label,EncodedPixels\nb.jpg_Sugar,1 2 7 1\na.jpg_Fish,5 5\n" \
            "b.jpg_Fish,2 1\na.jpg_Gravel,\n"
-    labels = data.read_labels(table(tmp_path, text))
+    labels = read_labels(table(tmp_path, text))
     assert (labels.names, labels.classes) == (["a.jpg", "b.jpg"], ["Fish", "Gravel", "Sugar"])
     assert labels.y.tolist() == [[1, 0, 0], [1, 0, 1]]
     assert labels.rles == {("a.jpg", 0): "5 5", ("b.jpg", 0): "2 1", ("b.jpg", 2): "1 2 7 1"}
@@ -98,7 +102,7 @@ def test_image_and_class_name_joined_in_one_column(tmp_path):
     ("a.jpg__x", "a.jpg", "_x"),
 ])
 def test_underscores_in_image_and_class_names(tmp_path, joined, image, label):
-    labels = data.read_labels(table(tmp_path, f"Image_Label,EncodedPixels\n{joined},1 1\n"),
+    labels = read_labels(table(tmp_path, f"Image_Label,EncodedPixels\n{joined},1 1\n"),
                               classes=[label])
     assert (labels.names, labels.classes) == ([image], [label])
     assert labels.rles == {(image, 0): "1 1"}
@@ -106,7 +110,7 @@ def test_underscores_in_image_and_class_names(tmp_path, joined, image, label):
 
 def test_labels_without_masks(tmp_path):
     text = "ImageId,ClassId\nb.jpg,2\na.jpg,1\nb.jpg,1\nc.jpg,\n"
-    labels = data.read_labels(table(tmp_path, text))
+    labels = read_labels(table(tmp_path, text))
     assert (labels.names, labels.classes) == (["a.jpg", "b.jpg", "c.jpg"], ["1", "2"])
     assert labels.y.tolist() == [[1, 0], [1, 1], [0, 0]]
     assert labels.rles is None
@@ -115,7 +119,7 @@ def test_labels_without_masks(tmp_path):
 
 def test_one_column_of_0_and_1_per_class_keeps_the_order_of_the_columns(tmp_path):
     text = "ImageId,scratch,pit,crack\nb.jpg,0,1,1\na.jpg,0,0,0\nc.jpg,1,0,0\n"
-    labels = data.read_labels(table(tmp_path, text))
+    labels = read_labels(table(tmp_path, text))
     assert (labels.names, labels.classes) == (["a.jpg", "b.jpg", "c.jpg"],
                                               ["scratch", "pit", "crack"])
     assert labels.y.tolist() == [[0, 0, 0], [0, 1, 1], [1, 0, 0]]
@@ -125,7 +129,7 @@ def test_one_column_of_0_and_1_per_class_keeps_the_order_of_the_columns(tmp_path
 
 
 def test_a_class_that_never_occurs_keeps_its_column_of_0(tmp_path):
-    labels = data.read_labels(table(tmp_path, "ImageId,x,y\na.jpg,0,1\nb.jpg,0,0\n"))
+    labels = read_labels(table(tmp_path, "ImageId,x,y\na.jpg,0,1\nb.jpg,0,0\n"))
     assert labels.classes == ["x", "y"]
     assert labels.y.tolist() == [[0, 1], [0, 0]]
 
@@ -133,7 +137,7 @@ def test_a_class_that_never_occurs_keeps_its_column_of_0(tmp_path):
 def test_a_folder_per_class_and_clean_for_none(tmp_path):
     picture_files(tmp_path, "pit/b.png", "pit/line 2/a.JPG", "clean/a.png", "crack/a.png",
                   "pit/notes.txt", "loose.png")
-    labels = data.read_labels(tmp_path)
+    labels = read_labels(tmp_path)
     assert labels.names == ["clean/a.png", "crack/a.png", "pit/b.png", "pit/line 2/a.JPG"]
     assert labels.classes == ["crack", "pit"]
     assert labels.y.tolist() == [[0, 0], [1, 0], [0, 1], [0, 1]]
@@ -142,16 +146,16 @@ def test_a_folder_per_class_and_clean_for_none(tmp_path):
 
 def test_folders_named_by_ids_and_by_fixed_classes(tmp_path):
     picture_files(tmp_path, "3/a.png", "1/b.png")
-    labels = data.read_labels(tmp_path)
+    labels = read_labels(tmp_path)
     assert (labels.names, labels.classes) == (["1/b.png", "3/a.png"], ["1", "2", "3"])
     assert labels.y.tolist() == [[1, 0, 0], [0, 0, 1]]
-    labels = data.read_labels(tmp_path, classes=["3", "x", "1"])
+    labels = read_labels(tmp_path, classes=["3", "x", "1"])
     assert labels.classes == ["3", "x", "1"]
     assert labels.y.tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert message(data.read_labels, tmp_path, classes=["3"]) == \
+    assert message(read_labels, tmp_path, classes=["3"]) == \
         f"{tmp_path}: class '1', expected one of 3"
     picture_files(tmp_path, "0/c.png")
-    assert message(data.read_labels, tmp_path) == \
+    assert message(read_labels, tmp_path) == \
         f"{tmp_path}: class '0', expected ids from 1 up to 999"
 
 
@@ -162,7 +166,7 @@ def test_folders_named_by_ids_and_by_fixed_classes(tmp_path):
 ])
 def test_class_ids_count_from_1_to_the_largest(tmp_path, ids, classes):
     rows = "".join(f"{c}.jpg,{c}\n" for c in ids)
-    labels = data.read_labels(table(tmp_path, "ImageId,ClassId\n" + rows))
+    labels = read_labels(table(tmp_path, "ImageId,ClassId\n" + rows))
     assert labels.classes == classes
     for name, y in zip(labels.names, labels.y, strict=True):
         assert [classes[c] for c in np.flatnonzero(y)] == [name.removesuffix(".jpg")]
@@ -170,12 +174,12 @@ def test_class_ids_count_from_1_to_the_largest(tmp_path, ids, classes):
 
 def test_fixed_classes_give_the_columns(tmp_path):
     path = table(tmp_path, MASKS)
-    labels = data.read_labels(path, classes=["3", "1", "4", "2"])
+    labels = read_labels(path, classes=["3", "1", "4", "2"])
     assert labels.classes == ["3", "1", "4", "2"]
     assert labels.y.tolist() == [[0, 1, 0, 0], [1, 1, 0, 0]]
     assert labels.rles == {("a.jpg", 1): "5 5", ("b.jpg", 1): "2 1", ("b.jpg", 0): "1 2 7 1"}
     wide = table(tmp_path, "ImageId,x,y\na.jpg,1,0\nb.jpg,0,1\n")
-    assert data.read_labels(wide, classes=["y", "x"]).y.tolist() == [[0, 1], [1, 0]]
+    assert read_labels(wide, classes=["y", "x"]).y.tolist() == [[0, 1], [1, 0]]
 
 
 @pytest.fixture
@@ -190,15 +194,15 @@ def test_run_lengths_longer_than_the_csv_modules_limit(tmp_path, small_limit):
     rle = " ".join(f"{2 * n + 1} 1" for n in range(30_000))
     assert len(rle) > small_limit
     path = table(tmp_path, f"ImageId,ClassId,EncodedPixels\na.jpg,1,{rle}\n")
-    assert data.read_labels(path).rles == {("a.jpg", 0): rle}
+    assert read_labels(path).rles == {("a.jpg", 0): rle}
     assert csv.field_size_limit() == small_limit
-    message(data.read_labels, table(tmp_path, "ImageId\n"))
+    message(read_labels, table(tmp_path, "ImageId\n"))
     assert csv.field_size_limit() == small_limit
 
 
 def test_keep_leaves_the_rows_asked_for(tmp_path):
     text = "ImageId,x,y\na.jpg,1,0\nb.jpg,0,1\nc.jpg,1,1\n"
-    labels = data.read_labels(table(tmp_path, text))
+    labels = read_labels(table(tmp_path, text))
     for mask in ([True, False, True], np.array([1, 0, 1])):
         kept = labels.keep(mask)
         assert kept.names == ["a.jpg", "c.jpg"]
@@ -217,7 +221,7 @@ def three(tmp_path):
 
 
 def test_an_image_that_a_mask_file_does_not_name_has_no_defect(tmp_path, three):
-    labels = data.read_labels(table(tmp_path, MASKS), three)  # Kaggle's rule
+    labels = read_labels(table(tmp_path, MASKS), three)  # Kaggle's rule
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
     assert labels.y.tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
     assert sorted(labels.rles) == [("a.jpg", 0), ("b.jpg", 0), ("b.jpg", 2)]
@@ -225,7 +229,7 @@ def test_an_image_that_a_mask_file_does_not_name_has_no_defect(tmp_path, three):
 
 def test_an_image_that_a_complete_mask_file_does_not_name_is_left_out(tmp_path, three):
     text = "ImageId,ClassId,EncodedPixels\nb.jpg,1,1 1\nb.jpg,2,\na.jpg,1,\na.jpg,2,\n"
-    labels = data.read_labels(table(tmp_path, text), three)
+    labels = read_labels(table(tmp_path, text), three)
     assert labels.names == ["a.jpg", "b.jpg"]
     assert labels.classes == ["1", "2"]
     assert labels.y.tolist() == [[0, 0], [1, 0]]
@@ -233,9 +237,9 @@ def test_an_image_that_a_complete_mask_file_does_not_name_is_left_out(tmp_path, 
 
 
 def test_an_image_with_no_class_does_not_make_a_mask_file_complete(tmp_path, three):
-    labels = data.read_labels(table(tmp_path, MASKS + "c.jpg,,\n"), three)
+    labels = read_labels(table(tmp_path, MASKS + "c.jpg,,\n"), three)
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
-    labels = data.read_labels(table(tmp_path, "ImageId,ClassId,EncodedPixels\na.jpg,1,1 1\n"
+    labels = read_labels(table(tmp_path, "ImageId,ClassId,EncodedPixels\na.jpg,1,1 1\n"
                                               "c.jpg,,\n"), three)
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
     assert labels.y.tolist() == [[1], [0], [0]]
@@ -245,37 +249,37 @@ def test_an_image_with_no_class_does_not_make_a_mask_file_complete(tmp_path, thr
     ("ImageId,ClassId\na.jpg,1\n", 1), ("ImageId,x\na.jpg,1\n", 1), ("ImageId,x\na.jpg,0\n", 0),
 ])
 def test_an_image_that_labels_without_masks_do_not_name_is_left_out(tmp_path, three, text, y):
-    labels = data.read_labels(table(tmp_path, text), three)
+    labels = read_labels(table(tmp_path, text), three)
     assert labels.names == ["a.jpg"]
     assert labels.y.tolist() == [[y]]
 
 
 def test_only_the_named_images_count_without_an_image_folder(tmp_path):
-    assert data.read_labels(table(tmp_path, MASKS)).names == ["a.jpg", "b.jpg"]
+    assert read_labels(table(tmp_path, MASKS)).names == ["a.jpg", "b.jpg"]
 
 
 def test_images_below_a_folder_are_listed_by_sorted_relative_name(tmp_path):
     picture_files(tmp_path, "b.png", "a.jpg", "B.JPEG", "x/c.Tif", "x/y/d.webp", "e.bmp", "f.tiff",
                   "readme.md", "g.gif", "train.csv", "png")
     (tmp_path / "folder.png").mkdir()
-    assert data.list_images(tmp_path) == ["B.JPEG", "a.jpg", "b.png", "e.bmp", "f.tiff",
+    assert list_images(tmp_path) == ["B.JPEG", "a.jpg", "b.png", "e.bmp", "f.tiff", "g.gif",
                                           "x/c.Tif", "x/y/d.webp"]
 
 
 def test_folders_without_images(tmp_path):
-    assert message(data.list_images, tmp_path / "none") == \
+    assert message(list_images, tmp_path / "none") == \
         f"{tmp_path / 'none'}: no such folder, expected one with images"
     path = picture_files(tmp_path / "some", "notes.txt")
     empty = (f"{path}: no image in it, expected files ending in "
              ".bmp .jpeg .jpg .png .tif .tiff .webp")
-    assert message(data.list_images, path) == empty
-    assert message(data.read_labels, path) == empty
-    assert message(data.read_labels, table(tmp_path, MASKS), path) == empty
+    assert message(list_images, path) == empty
+    assert message(read_labels, path) == empty
+    assert message(read_labels, table(tmp_path, MASKS), path) == empty
     picture_files(path, "a.png")
-    assert message(data.read_labels, path) == \
+    assert message(read_labels, path) == \
         f"{path}: no image in a subfolder, expected one subfolder per class"
     picture_files(path, "clean/a.png")
-    assert message(data.read_labels, path) == \
+    assert message(read_labels, path) == \
         f"{path}: no class in it, expected at least one labelled image"
 
 
@@ -336,7 +340,7 @@ FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
 ])
 def test_messages_name_the_file_the_row_and_what_was_expected(tmp_path, text, expected):
     path = table(tmp_path, text)
-    assert message(data.read_labels, path) == f"{path}{expected}"
+    assert message(read_labels, path) == f"{path}{expected}"
 
 
 @pytest.mark.parametrize("text, reason", [
@@ -347,21 +351,21 @@ def test_messages_name_the_file_the_row_and_what_was_expected(tmp_path, text, ex
 ])
 def test_files_that_are_no_csv_in_utf_8(tmp_path, text, reason):
     path = table(tmp_path, text)
-    got = message(data.read_labels, path)
+    got = message(read_labels, path)
     assert got.startswith(f"{path}: cannot be read as CSV in UTF-8 ({reason}")
 
 
 def test_a_label_file_that_is_not_there(tmp_path):
-    got = message(data.read_labels, tmp_path / "none.csv")
+    got = message(read_labels, tmp_path / "none.csv")
     assert got.startswith(f"{tmp_path / 'none.csv'}: cannot be read as CSV in UTF-8 ([Errno 2]")
 
 
 def test_a_class_that_the_fixed_ones_do_not_hold(tmp_path):
     path = table(tmp_path, MASKS)
-    assert message(data.read_labels, path, classes=["1", "2"]) == \
+    assert message(read_labels, path, classes=["1", "2"]) == \
         f"{path}, row 2: class '3', expected one of 1, 2"
     path = table(tmp_path, "ImageId,x,y\na.jpg,1,0\nb.jpg,0,1\n")
-    assert message(data.read_labels, path, classes=["x"]) == \
+    assert message(read_labels, path, classes=["x"]) == \
         f"{path}, row 3: class 'y', expected one of x"
 
 
@@ -371,22 +375,22 @@ def test_images_outside_the_folder_are_refused(tmp_path, three, name):
     picture_files(tmp_path, "outside.jpg")
     picture_files(three, "x/y.jpg")
     path = table(tmp_path, f"{HEAD}a.jpg,1,1 1\n{name},1,1 1\n")
-    assert message(data.read_labels, path, three) == \
+    assert message(read_labels, path, three) == \
         f"{path}, row 3: image '{name}' is not in the image folder"
 
 
 def test_the_absolute_name_of_an_image_in_the_folder_is_refused(tmp_path, three):
     path = table(tmp_path, f"ImageId,x\n{three / 'a.jpg'},1\n")
-    assert message(data.read_labels, path, three) == \
+    assert message(read_labels, path, three) == \
         f"{path}, row 2: image '{three / 'a.jpg'}' is not in the image folder"
 
 
 # Masks against their images
 
 def test_masks_that_fit_their_images_pass(tmp_path):
-    labels = data.read_labels(table(tmp_path, f"{HEAD}a.jpg,1,1 6\nb.jpg,2,4 1\nc.jpg,1,\n"))
-    data.check_masks("f", labels, {"a.jpg": (2, 3), "b.jpg": (1, 4), "c.jpg": (1, 1)})
-    data.check_masks("f", labels, {"c.jpg": (1, 1)})  # the others do not matter
+    labels = read_labels(table(tmp_path, f"{HEAD}a.jpg,1,1 6\nb.jpg,2,4 1\nc.jpg,1,\n"))
+    check_masks("f", labels, {"a.jpg": (2, 3), "b.jpg": (1, 4), "c.jpg": (1, 1)})
+    check_masks("f", labels, {"c.jpg": (1, 1)})  # the others do not matter
 
 
 @pytest.mark.parametrize("rle, size, reason", [
@@ -399,18 +403,18 @@ def test_masks_that_fit_their_images_pass(tmp_path):
 ])
 def test_the_first_mask_that_does_not_fit_its_image_is_named(tmp_path, rle, size, reason):
     path = table(tmp_path, f"{HEAD}a.jpg,1,1 6\nno_size.jpg,1,9 9\nb.jpg,2,{rle}\nc.jpg,1,9 9\n")
-    labels = data.read_labels(path)
+    labels = read_labels(path)
     sizes = {"a.jpg": (2, 3), "b.jpg": size, "c.jpg": (1, 1)}
-    assert message(data.check_masks, path, labels, sizes) == f"{path}, row 4: b.jpg: {reason}"
+    assert message(check_masks, path, labels, sizes) == f"{path}, row 4: b.jpg: {reason}"
 
 
 # Writing
 
 def test_csv_files_are_written_with_plain_line_ends_in_utf_8(tmp_path):
     path = tmp_path / "out.csv"
-    data.write_csv(path, ("ImageId", "x"), iter([("a.jpg", 0.5), ("r\u00f6hre, 2.jpg", 1)]))
+    write_csv(path, ("ImageId", "x"), iter([("a.jpg", 0.5), ("r\u00f6hre, 2.jpg", 1)]))
     assert path.read_bytes() == 'ImageId,x\na.jpg,0.5\n"röhre, 2.jpg",1\n'.encode()
-    data.write_csv(str(path), ("y",), [(1,)])
+    write_csv(str(path), ("y",), [(1,)])
     assert path.read_bytes() == b"y\n1\n"
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
 
@@ -428,26 +432,26 @@ def test_a_csv_file_is_written_whole_or_not_at_all(tmp_path, old):
         raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
-        data.write_csv(path, ("ImageId", "x"), rows())
+        write_csv(path, ("ImageId", "x"), rows())
     assert (path.read_bytes() if path.exists() else None) == old
-    data.write_csv(path, ("ImageId", "x"), [("new.jpg", 0)])
+    write_csv(path, ("ImageId", "x"), [("new.jpg", 0)])
     assert path.read_bytes() == b"ImageId,x\nnew.jpg,0\n"
 
 
 def test_written_masks_list_every_pair_and_are_read_back(tmp_path):
     rles = {("b.jpg", 1): "3 2 9 1", ("a.jpg", 0): "1 1", ("c.jpg", 1): "", ("other", 0): "1 1"}
     path = tmp_path / "masks.csv"
-    data.write_masks(path, ["b.jpg", "a.jpg", "c.jpg"], ["pit", "crack"], rles)
+    write_masks(path, ["b.jpg", "a.jpg", "c.jpg"], ["pit", "crack"], rles)
     assert path.read_text() == ("ImageId,ClassId,EncodedPixels\n"
                                 "b.jpg,pit,\nb.jpg,crack,3 2 9 1\n"
                                 "a.jpg,pit,1 1\na.jpg,crack,\n"
                                 "c.jpg,pit,\nc.jpg,crack,\n")
     folder = picture_files(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg", "not_masked.jpg")
-    labels = data.read_labels(path, folder, ["pit", "crack"])
+    labels = read_labels(path, folder, ["pit", "crack"])
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
     assert labels.y.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert labels.rles == {("a.jpg", 0): "1 1", ("b.jpg", 1): "3 2 9 1"}
-    assert data.read_labels(path).classes == ["crack", "pit"]
+    assert read_labels(path).classes == ["crack", "pit"]
 
 
 # Folds
@@ -461,7 +465,7 @@ def one_hot(kinds, C):
        st.integers(0, 99))
 def test_images_of_one_class_each_are_shared_out_evenly(folds, kinds, seed):
     y = one_hot(kinds, 3)
-    fold = data.make_folds(y, folds, seed)
+    fold = make_folds(y, folds, seed)
     assert fold.shape == (len(y),) and set(fold) <= set(range(folds))
     for part in [*(y.T > 0), np.ones(len(y), bool)]:
         counts = np.bincount(fold[part], minlength=folds)
@@ -479,7 +483,7 @@ def severstal_like(n, seed):
 def test_images_of_several_classes_are_shared_out_evenly(n, folds, seed):
     y = severstal_like(n, seed)
     assert (y.sum(axis=1) > 1).sum() > 5
-    fold = data.make_folds(y, folds, seed)
+    fold = make_folds(y, folds, seed)
     assert sorted(set(fold)) == list(range(folds))
     for part in y.T > 0:
         assert np.abs(np.bincount(fold[part], minlength=folds) - part.sum() / folds).max() <= 2
@@ -492,7 +496,7 @@ def test_every_fold_gets_an_image_of_a_class_with_as_many_images_as_folds(folds,
     y = severstal_like(200, seed)
     y[:, 1] = 0
     y[np.random.default_rng(seed).choice(200, folds, replace=False), 1] = 1
-    fold = data.make_folds(y, folds, seed)
+    fold = make_folds(y, folds, seed)
     assert sorted(fold[y[:, 1] > 0]) == list(range(folds))
 
 
@@ -501,17 +505,17 @@ def test_a_rare_class_beside_a_common_one_is_shared_out_first():
     y[:, 0] = 1  # every image has class 1, four of them class 2 as well
     y[:4, 1] = 1
     for seed in range(10):
-        fold = data.make_folds(y, 4, seed)
+        fold = make_folds(y, 4, seed)
         assert sorted(fold[:4]) == [0, 1, 2, 3]
         assert np.bincount(fold).tolist() == [10] * 4
 
 
 def test_folds_depend_on_the_seed_alone():
     y = severstal_like(300, 0)
-    first = data.make_folds(y, 5, 0)
-    np.testing.assert_array_equal(first, data.make_folds(y, 5))
-    np.testing.assert_array_equal(first, data.make_folds(y.astype(float), 5, 0))
-    others = [data.make_folds(y, 5, seed) for seed in (1, 2)]
+    first = make_folds(y, 5, 0)
+    np.testing.assert_array_equal(first, make_folds(y, 5))
+    np.testing.assert_array_equal(first, make_folds(y.astype(float), 5, 0))
+    others = [make_folds(y, 5, seed) for seed in (1, 2)]
     for a, b in ((first, others[0]), (first, others[1]), tuple(others)):
         assert (a != b).mean() > 0.5
 
@@ -519,7 +523,7 @@ def test_folds_depend_on_the_seed_alone():
 def test_images_are_shuffled_before_they_are_shared_out():
     y = np.zeros((100, 1), int)
     y[50:] = 1
-    fold = data.make_folds(y, 5, 0)
+    fold = make_folds(y, 5, 0)
     for half in (fold[:50], fold[50:]):
         steps = np.diff(half) % 5
         assert 0.3 < (steps != 1).mean()  # in file order folds would follow one another
@@ -532,9 +536,9 @@ def test_folds_do_not_depend_on_the_order_of_the_file(tmp_path):
     found = []
     for order in (range(120), reversed(range(120)), rng.permutation(120)):
         text = "ImageId,w,x,y,z\n" + "\n".join(rows[i] for i in order)
-        labels = data.read_labels(table(tmp_path, text))
+        labels = read_labels(table(tmp_path, text))
         assert labels.y.tolist() == y.tolist()
-        fold = data.make_folds(labels.y, 5, 1)
+        fold = make_folds(labels.y, 5, 1)
         found.append(dict(zip(labels.names, fold.tolist(), strict=True)))
     assert found[0] == found[1] == found[2]
 
@@ -545,9 +549,9 @@ def test_folds_do_not_depend_on_the_order_of_a_mask_file(tmp_path):
     rows = [f"{i:03d}.jpg,{c + 1},1 1" for i, c in np.argwhere(y)]
     found = []
     for step in (1, -1):
-        labels = data.read_labels(table(tmp_path, HEAD + "\n".join(rows[::step])), images)
+        labels = read_labels(table(tmp_path, HEAD + "\n".join(rows[::step])), images)
         assert labels.y.tolist() == y.tolist()
-        found.append(data.make_folds(labels.y, 4, 1).tolist())
+        found.append(make_folds(labels.y, 4, 1).tolist())
     assert found[0] == found[1]
 
 
@@ -566,18 +570,18 @@ def test_folds_do_not_depend_on_the_order_of_a_mask_file(tmp_path):
      "use fewer --folds"),
 ])
 def test_every_fold_must_have_images_with_and_without_each_class(y, fold, expected):
-    labels = data.Labels(list("abcd"), ["x", "y"], np.array(y, np.uint8), None, {})
+    labels = Labels(list("abcd"), ["x", "y"], np.array(y, np.uint8), None, {})
     if expected is None:
-        data.check_folds("f", labels, np.array(fold), 2)
+        check_folds("f", labels, np.array(fold), 2)
     else:
-        assert message(data.check_folds, "f", labels, np.array(fold), 2) == expected
+        assert message(check_folds, "f", labels, np.array(fold), 2) == expected
 
 
 def test_folds_are_written_and_read_back(tmp_path):
     path = tmp_path / "folds.csv"
-    data.write_csv(path, ("ImageId", "fold"), [("a.jpg", 0), ("x/b.jpg", 12), ("c.jpg", 0)])
-    assert data.read_folds(path) == {"a.jpg": 0, "x/b.jpg": 12, "c.jpg": 0}
-    assert data.read_folds(str(path))["x/b.jpg"] == 12
+    write_csv(path, ("ImageId", "fold"), [("a.jpg", 0), ("x/b.jpg", 12), ("c.jpg", 0)])
+    assert read_folds(path) == {"a.jpg": 0, "x/b.jpg": 12, "c.jpg": 0}
+    assert read_folds(str(path))["x/b.jpg"] == 12
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -595,4 +599,4 @@ def test_folds_are_written_and_read_back(tmp_path):
 ])
 def test_fold_files_that_are_refused(tmp_path, text, expected):
     path = table(tmp_path, text, "folds.csv")
-    assert message(data.read_folds, path) == f"{path}{expected}"
+    assert message(read_folds, path) == f"{path}{expected}"

@@ -11,7 +11,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from cam2seg import checkpoints, engine, loading, process, progress
+from cam2seg.data.files import whole_file
+from cam2seg.runs.checkpoints import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
+from cam2seg.runs.progress import Progress
+from cam2seg.training.batches import Batches, to_input
+from cam2seg.training.devices import pick_device, seed_torch
+from cam2seg.training.epochs import mean_loss, predict, train_one_epoch
+from cam2seg.training.fit import fit
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +69,7 @@ def order_of(batches, epoch):
     (3, 1, [1, 2])])
 def test_batches_of_training_cover_each_image_once_and_leave_no_rest_of_one(n, size, sizes):
     indices = np.arange(n) * 3 + 2
-    batches = loading.Batches(Names(), indices, size, seed=1)
+    batches = Batches(Names(), indices, size, seed=1)
     out = order_of(batches, 0)
     assert [len(b) for b in out] == sizes
     assert sorted(i for b in out for i in b) == indices.tolist()
@@ -71,7 +77,7 @@ def test_batches_of_training_cover_each_image_once_and_leave_no_rest_of_one(n, s
 
 
 def test_batches_without_epoch_come_in_order_and_keep_a_rest_of_one():
-    batches = loading.Batches(Names(), [5, 3, 9, 1, 0], 2)
+    batches = Batches(Names(), [5, 3, 9, 1, 0], 2)
     assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
     order_of(batches, 2)
     assert order_of(batches, None) == [[5, 3], [9, 1], [0]]
@@ -79,7 +85,7 @@ def test_batches_without_epoch_come_in_order_and_keep_a_rest_of_one():
 
 def test_order_of_batches_follows_from_seed_and_epoch_alone():
     def order(seed, epoch, before=()):
-        batches = loading.Batches(Names(), range(40), 8, seed=seed)
+        batches = Batches(Names(), range(40), 8, seed=seed)
         for e in before:
             order_of(batches, e)
         torch.rand(3)
@@ -95,8 +101,8 @@ def test_order_of_batches_follows_from_seed_and_epoch_alone():
 
 def test_order_and_items_are_the_same_with_workers():
     toy = Toy()
-    plain = loading.Batches(toy, range(9), 2, seed=3)
-    forked = loading.Batches(toy, range(9), 2, workers=2, seed=3)
+    plain = Batches(toy, range(9), 2, seed=3)
+    forked = Batches(toy, range(9), 2, workers=2, seed=3)
     for epoch in (0, 1, None):
         for a, b in zip(plain(epoch), forked(epoch), strict=True):
             assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
@@ -105,7 +111,7 @@ def test_order_and_items_are_the_same_with_workers():
 def test_workers_end_with_their_batches():
     """At once: the garbage collector would come late and wait five seconds for each of them."""
     before = set(multiprocessing.active_children())
-    batches = loading.Batches(Names(), range(4), 2, workers=2)
+    batches = Batches(Names(), range(4), 2, workers=2)
     order_of(batches, 0)
     assert len(set(multiprocessing.active_children()) - before) == 2
     gc.disable()
@@ -118,7 +124,7 @@ def test_workers_end_with_their_batches():
 
 def test_batches_leave_torchs_generator_alone():
     """Else the first epoch of a process would differ from a later one, and so a resumed run."""
-    batches = loading.Batches(Names(), range(4), 2)
+    batches = Batches(Names(), range(4), 2)
     before = torch.get_rng_state()
     order_of(batches, 0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -128,7 +134,7 @@ def test_to_input_equals_the_numbers_by_hand():
     pixels = torch.arange(2 * 2 * 3 * 3, dtype=torch.uint8).view(2, 2, 3, 3) * 7
     before = pixels.clone()
     mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 0.4)
-    x = loading.to_input(pixels, torch.device("cpu"), mean, std)
+    x = to_input(pixels, torch.device("cpu"), mean, std)
     assert x.dtype == torch.float32 and x.shape == (2, 3, 2, 3)
     assert x.is_contiguous(memory_format=torch.channels_last)
     for b in range(2):
@@ -141,20 +147,20 @@ def test_to_input_equals_the_numbers_by_hand():
 
 
 def test_pick_device(monkeypatch):
-    assert engine.pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cpu") == torch.device("cpu")
     for there, kind in ((0, "cpu"), (2, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
-        assert engine.pick_device().type == kind
-    assert engine.pick_device("cuda") == torch.device("cuda")
-    assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
+        assert pick_device().type == kind
+    assert pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="^'cuda:2' is not there: torch finds 2 CUDA devices$"):
-        engine.pick_device("cuda:2")
+        pick_device("cuda:2")
 
 
 def test_seed_all_tells_its_parts_apart():
     def draw(*parts):
-        engine.seed_all(*parts)
+        seed_torch(*parts)
         return torch.rand(4).tolist()
 
     assert draw(1, 2, 3) == draw(1, 2, 3)
@@ -166,7 +172,7 @@ def test_seed_all_tells_its_parts_apart():
 
 
 def prepare(pixels):
-    return loading.to_input(pixels, torch.device("cpu"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
+    return to_input(pixels, torch.device("cpu"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
 
 
 def toy_net(seed=0):
@@ -182,13 +188,13 @@ LOSS = F.binary_cross_entropy_with_logits
 def test_train_one_epoch_equals_a_loop_written_out():
     net = toy_net().eval()
     other = toy_net().eval()
-    batches = loading.Batches(Toy(), range(10), 4, seed=2)
+    batches = Batches(Toy(), range(10), 4, seed=2)
     steps = [(p.clone(), t.clone()) for p, t in batches(3)]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     net[0].weight.grad = torch.ones_like(net[0].weight)  # left behind by someone
 
     torch.manual_seed(8)
-    loss, waited = engine.train_one_epoch(net, batches, 3, prepare, LOSS, optimizer)
+    loss, waited = train_one_epoch(net, batches, 3, prepare, LOSS, optimizer)
 
     torch.manual_seed(8)
     other.train()
@@ -218,7 +224,7 @@ def test_train_one_epoch_names_the_first_step_whose_loss_is_not_finite(value):
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(FloatingPointError, match=f"loss is {value} at step 2"):
-        engine.train_one_epoch(net, loading.Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
+        train_one_epoch(net, Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
                                optimizer)
 
 
@@ -231,10 +237,10 @@ def test_amp_runs_the_network_in_bfloat16_and_the_loss_in_float32(amp, dtype):
         outer.add(logits.dtype)
         return LOSS(logits, target)
 
-    batches = loading.Batches(Toy(), range(8), 4)
-    engine.train_one_epoch(net, batches, 0, prepare, loss_fn,
+    batches = Batches(Toy(), range(8), 4)
+    train_one_epoch(net, batches, 0, prepare, loss_fn,
                            torch.optim.SGD(net.parameters(), lr=0.1), amp)
-    outer.update(y.dtype for y, _ in engine.predict(net, batches, prepare, amp))
+    outer.update(y.dtype for y, _ in predict(net, batches, prepare, amp))
     assert inner == {dtype} and outer == {torch.float32}
 
 
@@ -242,7 +248,7 @@ def test_predict_runs_in_eval_mode_in_order_without_a_graph():
     net, toy = toy_net().train(), Toy()
     indices = [7, 2, 2, 9, 0]
     before = copy.deepcopy(net.state_dict())
-    out = list(engine.predict(net, loading.Batches(toy, indices, 2), prepare))
+    out = list(predict(net, Batches(toy, indices, 2), prepare))
     assert [len(y) for y, _ in out] == [2, 2, 1] and not out[0][0].requires_grad
     equal_states(net.state_dict(), before)
     net.eval()
@@ -257,7 +263,7 @@ def test_mean_loss_is_a_mean_over_images():
     logits, target = torch.randn(9, 2), torch.rand(9, 2)
     parts = [(logits[a:b], target[a:b]) for a, b in ((0, 4), (4, 8), (8, 9))]
     whole = LOSS(logits, target).item()
-    assert engine.mean_loss(iter(parts), LOSS) == pytest.approx(whole, rel=1e-6)
+    assert mean_loss(iter(parts), LOSS) == pytest.approx(whole, rel=1e-6)
     assert np.mean([LOSS(*p).item() for p in parts]) != pytest.approx(whole, rel=1e-3)
 
 
@@ -272,9 +278,9 @@ def toy_fit(out, epochs, seed=0, resume=False, keep=2, workers=0, lr=(0.01, 0.02
     net = toy_net(seed) if net is None else net
     optimizer = torch.optim.Adam([{"params": net[0].parameters(), "lr": lr[0]},
                                   {"params": net[1:].parameters(), "lr": lr[1]}])
-    train = loading.Batches(Toy(), range(7), 3, workers, seed=4)
-    val = loading.Batches(Toy(), range(7, 10), 2, workers)
-    return engine.fit(net, optimizer, LOSS, prepare, train, val, epochs, out, META, keep,
+    train = Batches(Toy(), range(7), 3, workers, seed=4)
+    val = Batches(Toy(), range(7, 10), 2, workers)
+    return fit(net, optimizer, LOSS, prepare, train, val, epochs, out, META, keep,
                       (4, 1), resume=resume)
 
 
@@ -327,16 +333,16 @@ def test_fit_keeps_the_best_epochs_best_first(tmp_path, monkeypatch, keep, best)
     assert got == [{"epoch": e, "val_loss": losses[e - 1]} for e in best]
     assert set(files(out)) == {"last.pt", *(f"epoch{e}.pt" for e in best)}
     for e in best:
-        saved = engine.load_checkpoint(out / f"epoch{e}.pt", "toy")
+        saved = load_checkpoint(out / f"epoch{e}.pt", "toy")
         equal_states(saved["model"], script.states[e - 1])
         assert saved["note"] == [1, "a"]
-    last = engine.load_checkpoint(out / "last.pt", "toy")
+    last = load_checkpoint(out / "last.pt", "toy")
     equal_states(last["model"], script.states[-1])
     assert last["epochs_done"] == 6 and last["best"] == got
 
 
 def test_fit_saves_an_epoch_only_while_it_is_among_the_best(tmp_path, monkeypatch):
-    net, saved, save = toy_net(), [], engine.save_checkpoint
+    net, saved, save = toy_net(), [], save_checkpoint
     Script(monkeypatch, [0.5, 0.6, 0.4, 0.45, 0.7, 0.3], net)
     monkeypatch.setattr(engine, "save_checkpoint",
                         lambda path, *rest: (saved.append(path.stem), save(path, *rest)))
@@ -365,8 +371,8 @@ def test_fit_validates_without_augmentation_and_trains_with_it(tmp_path):
             return super().__getitem__(item)
 
     net = toy_net()
-    train, val = loading.Batches(Spy(), range(4), 2), loading.Batches(Spy(), range(4, 8), 2)
-    engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.1), LOSS, prepare, train, val, 2,
+    train, val = Batches(Spy(), range(4), 2), Batches(Spy(), range(4, 8), 2)
+    fit(net, torch.optim.SGD(net.parameters(), lr=0.1), LOSS, prepare, train, val, 2,
                tmp_path, META)
     assert {(i < 4, e) for i, e in seen} == {(True, 0), (False, None), (True, 1)}
     assert len(seen) == 16
@@ -439,8 +445,8 @@ def test_without_resume_an_older_run_is_overwritten(tmp_path):
 
 
 def test_resume_refuses_the_checkpoint_of_another_kind(tmp_path):
-    engine.save_checkpoint(tmp_path / "last.pt", toy_net(), {"kind": "other"})
-    with pytest.raises(engine.CheckpointError, match="a other, expected a toy"):
+    save_checkpoint(tmp_path / "last.pt", toy_net(), {"kind": "other"})
+    with pytest.raises(CheckpointError, match="a other, expected a toy"):
         toy_fit(tmp_path, 2, resume=True)
 
 
@@ -484,13 +490,13 @@ def test_fit_says_where_and_at_what_rate_the_loss_broke(tmp_path):
         return LOSS(logits, target) * (float("nan") if len(calls) == 5 else 1.0)
 
     net = toy_net()
-    batches = loading.Batches(Toy(), range(4), 2)  # two steps to train, two to validate
+    batches = Batches(Toy(), range(4), 2)  # two steps to train, two to validate
     with pytest.raises(FloatingPointError) as error:
-        engine.fit(net, torch.optim.SGD(net.parameters(), lr=0.125), loss_fn, prepare, batches,
+        fit(net, torch.optim.SGD(net.parameters(), lr=0.125), loss_fn, prepare, batches,
                    batches, 3, tmp_path, META)
     for part in (str(tmp_path), "epoch 2", "nan at step 0", "0.125"):
         assert part in str(error.value)
-    assert engine.load_checkpoint(tmp_path / "last.pt")["epochs_done"] == 1
+    assert load_checkpoint(tmp_path / "last.pt")["epochs_done"] == 1
 
 
 # Checkpoints
@@ -500,17 +506,17 @@ def test_checkpoint_round_trip(tmp_path):
     net = toy_net()
     net[1].running_mean.normal_()
     meta = {"kind": "toy", "best": [{"epoch": 1, "val_loss": 0.5}], "size": [1, 2], "none": None}
-    engine.save_checkpoint(tmp_path / "a.pt", net, meta)
-    state = engine.load_checkpoint(tmp_path / "a.pt", "toy")
+    save_checkpoint(tmp_path / "a.pt", net, meta)
+    state = load_checkpoint(tmp_path / "a.pt", "toy")
     equal_states(state.pop("model"), net.state_dict())
-    assert state == {"format": checkpoints.FORMAT, **meta}
-    assert engine.load_checkpoint(str(tmp_path / "a.pt"))["kind"] == "toy"
+    assert state == {"format": FORMAT, **meta}
+    assert load_checkpoint(str(tmp_path / "a.pt"))["kind"] == "toy"
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
 def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     old = toy_net(1)
-    engine.save_checkpoint(tmp_path / "a.pt", old, META)
+    save_checkpoint(tmp_path / "a.pt", old, META)
     before = (tmp_path / "a.pt").read_bytes()
 
     def half(obj, file):
@@ -519,9 +525,9 @@ def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(Killed):
-        engine.save_checkpoint(tmp_path / "a.pt", toy_net(2), META)
+        save_checkpoint(tmp_path / "a.pt", toy_net(2), META)
     assert (tmp_path / "a.pt").read_bytes() == before
-    equal_states(engine.load_checkpoint(tmp_path / "a.pt")["model"], old.state_dict())
+    equal_states(load_checkpoint(tmp_path / "a.pt")["model"], old.state_dict())
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
@@ -539,7 +545,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypa
 
     monkeypatch.setattr(engine.os, "fsync", synced)
     monkeypatch.setattr(engine.os, "replace", replaced)
-    engine.save_checkpoint(path, toy_net(), META)
+    save_checkpoint(path, toy_net(), META)
     size = path.stat().st_size
     assert did == [("fsync", size), ("replace", size)]
 
@@ -548,7 +554,7 @@ def test_a_file_has_its_whole_text_or_that_of_before(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
 
     def write(text):
-        with process.whole_file(path, encoding="utf-8") as file:
+        with whole_file(path, encoding="utf-8") as file:
             file.write(text)
 
     write("é one\n")
@@ -578,7 +584,7 @@ def bad_checkpoint(kind, folder):
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "cut":
-        engine.save_checkpoint(path, toy_net(), META)
+        save_checkpoint(path, toy_net(), META)
         path.write_bytes(path.read_bytes()[:-200])
     elif kind == "folder":
         path.mkdir()
@@ -587,9 +593,9 @@ def bad_checkpoint(kind, folder):
     elif kind == "no format":
         torch.save({"model": {}, "kind": "toy"}, path)
     elif kind == "newer format":
-        torch.save({"model": {}, "kind": "toy", "format": checkpoints.FORMAT + 1}, path)
+        torch.save({"model": {}, "kind": "toy", "format": FORMAT + 1}, path)
     elif kind == "code":
-        torch.save({"format": checkpoints.FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
+        torch.save({"format": FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
                    path)
     return path
 
@@ -602,8 +608,8 @@ def bad_checkpoint(kind, folder):
     ("newer format", "expected a checkpoint of format 1")])
 def test_load_checkpoint_refuses_in_one_line_that_names_the_file(kind, reason, tmp_path):
     path = bad_checkpoint(kind, tmp_path)
-    with pytest.raises(engine.CheckpointError, match=reason) as error:
-        engine.load_checkpoint(path, "toy")
+    with pytest.raises(CheckpointError, match=reason) as error:
+        load_checkpoint(path, "toy")
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
     assert isinstance(error.value, ValueError) and not (tmp_path / "ran").exists()
 
@@ -617,10 +623,10 @@ def test_code_in_a_checkpoint_would_run_if_it_were_let(tmp_path):
 @pytest.mark.parametrize("meta, said", [({"kind": "unet"}, "a unet, expected a classifier"),
                                         ({}, "a None, expected a classifier")])
 def test_load_checkpoint_refuses_another_kind(meta, said, tmp_path):
-    engine.save_checkpoint(tmp_path / "a.pt", toy_net(), meta)
-    with pytest.raises(engine.CheckpointError, match=said):
-        engine.load_checkpoint(tmp_path / "a.pt", "classifier")
-    assert engine.load_checkpoint(tmp_path / "a.pt")["format"] == checkpoints.FORMAT
+    save_checkpoint(tmp_path / "a.pt", toy_net(), meta)
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(tmp_path / "a.pt", "classifier")
+    assert load_checkpoint(tmp_path / "a.pt")["format"] == FORMAT
 
 
 # Progress
@@ -641,12 +647,12 @@ class Terminal:
 
 
 def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, capsys):
-    progress.Progress(4, "work").add(4)
+    Progress(4, "work").add(4)
     assert capsys.readouterr() == ("", "")
     times = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
     monkeypatch.setattr(progress.sys, "stderr", Terminal())
-    clock = progress.Progress(40, "work")
+    clock = Progress(40, "work")
     clock.add(10)
     assert progress.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
     clock.add(30)
@@ -656,6 +662,6 @@ def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, 
 def test_progress_adds_up_the_wait_for_items(monkeypatch):
     times = iter([0.0, 1.0, 1.5, 5.0, 7.0, 9.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
-    clock = progress.Progress(2, "work")
+    clock = Progress(2, "work")
     assert list(clock.timed(iter("ab"))) == ["a", "b"]
     assert clock.waited == 0.5 + 2.0

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cam2seg import data, images, masks, metrics, tables
+from cam2seg import masks, metrics
+from cam2seg.data.csv_files import read_csv, read_probs
+from cam2seg.data.errors import DataError
+from cam2seg.data.folds import read_folds
+from cam2seg.data.images import open_image
+from cam2seg.data.labels import read_labels, write_masks
+from cam2seg.runs.exits import one_line
 
 CASES = int(os.environ.get("CAM2SEG_FUZZ", 2000))
 ran = {"CSV": 0, "run lengths": 0, "metrics": 0, "images": 0}
@@ -43,7 +49,7 @@ def folder(tmp_path_factory):
 
 def refused(error, path):
     """Whether an error is one printable line that names the file."""
-    line = tables.one_line(error)
+    line = one_line(error)
     return line.isprintable() and line.startswith(str(path)[:900]) and len(line) <= 1004
 
 
@@ -94,8 +100,8 @@ def test_labels(folder, content, with_images):
     path, photos = folder / "labels.csv", folder / "photos" if with_images else None
     path.write_bytes(content)
     try:
-        labels = data.read_labels(path, photos)
-    except data.DataError as error:
+        labels = read_labels(path, photos)
+    except DataError as error:
         assert refused(error, path)
         return
     assert labels.names == sorted(set(labels.names)) and len(set(labels.classes)) > 0
@@ -106,8 +112,8 @@ def test_labels(folder, content, with_images):
         assert kept == set(labels.rles) and all(labels.rles.values())
     if with_images:
         rles = labels.rles or {(labels.names[0], 0): "1 3"}
-        data.write_masks(folder / "again.csv", labels.names, labels.classes, rles)
-        again = data.read_labels(folder / "again.csv", photos, labels.classes)
+        write_masks(folder / "again.csv", labels.names, labels.classes, rles)
+        again = read_labels(folder / "again.csv", photos, labels.classes)
         assert again.rles == rles and set(again.names) >= set(labels.names)
 
 
@@ -117,16 +123,16 @@ def test_tables(folder, content):
     ran["CSV"] += 1
     path = folder / "table.csv"
     path.write_bytes(content)
-    for read in (data.read_csv, data.read_folds, lambda p: tables.read_probs(p, ["1", "2"])):
+    for read in (read_csv, read_folds, lambda p: read_probs(p, ["1", "2"])):
         try:
             found = read(path)
-        except data.DataError as error:
+        except DataError as error:
             assert refused(error, path)
             continue
         assert found
-        if read is data.read_folds:
+        if read is read_folds:
             assert all(isinstance(k, int) and k >= 0 for k in found.values())
-        elif read is not data.read_csv:
+        elif read is not read_csv:
             assert all(len(p) == 2 and 0 <= min(p) <= max(p) <= 1 for p in found.values())
 
 
@@ -159,7 +165,7 @@ def test_run_lengths(rle, size):
     try:
         mask = masks.rle_decode(rle, size)
     except ValueError as error:
-        assert type(error) is ValueError and len(tables.one_line(error)) < 200
+        assert type(error) is ValueError and len(one_line(error)) < 200
         return
     values = list(map(int, rle.split()))
     assert mask.shape == size and mask.sum() == sum(values[1::2])
@@ -252,8 +258,8 @@ def test_damaged_images(folder, content, edits):
     path = folder / "image.png"
     path.write_bytes(content)
     try:
-        pixels = images.open_image(path)
-    except data.DataError as error:
+        pixels = open_image(path)
+    except DataError as error:
         assert refused(error, path)
         return
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3

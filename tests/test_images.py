@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cam2seg import data, images, masks
+from cam2seg import masks
+from cam2seg.data.dataset import ImageSet
+from cam2seg.data.errors import DataError
+from cam2seg.data.images import default_size, open_image, scan
 
 GREY = np.array([[0, 10, 20], [128, 200, 255]], np.uint8)
 COLOUR = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]],
@@ -21,7 +24,7 @@ def saved(path, pixels, mode=None, **options):
 
 
 def check_pixels(path, expected):
-    got = images.open_image(path)
+    got = open_image(path)
     assert got.dtype == np.uint8
     expected = np.asarray(expected)
     if expected.ndim == 2:
@@ -66,7 +69,7 @@ def test_cmyk_jpegs_become_rgb(tmp_path):
     image = Image.new("CMYK", (32, 16))
     image.paste((0, 255, 255, 0), (16, 0, 32, 16))  # no cyan, full magenta and yellow: red
     path = saved(tmp_path / "a.jpg", image, "CMYK", quality=95)
-    got = images.open_image(path).astype(int)
+    got = open_image(path).astype(int)
     assert got.shape == (16, 32, 3)
     assert np.abs(got[:, :12] - 255).max() <= 3
     assert np.abs(got[:, 20:] - [255, 0, 0]).max() <= 3
@@ -111,7 +114,7 @@ def test_images_are_turned_as_their_exif_tag_says(tmp_path, orientation, turned,
     pixels = np.array([[1, 2, 3], [4, 5, 6]], dtype) * dtype(scale)
     path = saved(tmp_path / "a.png", pixels, exif=exif)
     check_pixels(path, turned)
-    assert images.scan(tmp_path, ["a.png"]) == {"a.png": np.shape(turned)}
+    assert scan(tmp_path, ["a.png"]) == {"a.png": np.shape(turned)}
 
 
 # Files that cannot be read
@@ -131,8 +134,8 @@ def test_files_that_are_no_images(tmp_path, name, content, reason):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(data.DataError) as error:
-        images.open_image(path)
+    with pytest.raises(DataError) as error:
+        open_image(path)
     assert str(error.value).startswith(f"{path}: cannot be read as an image ({reason}")
     assert str(error.value).endswith(")") and "\n" not in str(error.value)
 
@@ -144,27 +147,27 @@ def test_truncated_images_are_refused_wherever_they_end(tmp_path, suffix, share)
     path = photo(tmp_path / f"a.{suffix}")
     whole = path.read_bytes()
     path.write_bytes(whole[:int(len(whole) * share)])
-    with pytest.raises(data.DataError, match=rf"^{re.escape(str(path))}: cannot be read as an ima"):
-        images.open_image(path)
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: cannot be read as an ima"):
+        open_image(path)
 
 
 def test_a_folder_is_no_image(tmp_path):
-    with pytest.raises(data.DataError, match=r"cannot be read as an image \(\[Errno 21\]"):
-        images.open_image(tmp_path)
+    with pytest.raises(DataError, match=r"cannot be read as an image \(\[Errno 21\]"):
+        open_image(tmp_path)
 
 
 def test_floating_point_images_are_refused(tmp_path):
     path = saved(tmp_path / "a.tif", np.ones((2, 3), np.float32), "F")
-    with pytest.raises(data.DataError) as error:
-        images.open_image(path)
+    with pytest.raises(DataError) as error:
+        open_image(path)
     assert str(error.value) == f"{path}: floating-point pixels, expected 8 or 16 bits"
 
 
 def test_images_too_large_to_decode_are_refused(tmp_path, monkeypatch):
     path = photo(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
-    with pytest.raises(data.DataError, match=r"cannot be read as an image \(Image size \(3000 pix"):
-        images.open_image(path)
+    with pytest.raises(DataError, match=r"cannot be read as an image \(Image size \(3000 pix"):
+        open_image(path)
 
 
 # Sizes
@@ -174,10 +177,10 @@ def test_scan_gives_the_height_and_width_of_every_image(tmp_path):
     sizes = {f"x/{n:02d}.png": (n + 1, 2 * n + 3) for n in range(40)}
     for name, size in sizes.items():
         saved(tmp_path / name, np.zeros(size, np.uint8))
-    assert list(images.scan(tmp_path, list(sizes)).items()) == list(sizes.items())
+    assert list(scan(tmp_path, list(sizes)).items()) == list(sizes.items())
     some = ["x/07.png", "x/03.png"]
-    assert list(images.scan(str(tmp_path), some).items()) == [(n, sizes[n]) for n in some]
-    assert images.scan(tmp_path, []) == {}
+    assert list(scan(str(tmp_path), some).items()) == [(n, sizes[n]) for n in some]
+    assert scan(tmp_path, []) == {}
 
 
 def test_scan_decodes_every_image_and_names_the_row_of_a_bad_one(tmp_path):
@@ -189,8 +192,8 @@ def test_scan_decodes_every_image_and_names_the_row_of_a_bad_one(tmp_path):
     start = f"{bad}: cannot be read as an image (image file is truncated"
     for rows_of, prefix in ((None, ""), ({"a.jpg": "train.csv, row 2"}, ""),
                             ({"b.jpg": "train.csv, row 7"}, "train.csv, row 7: ")):
-        with pytest.raises(data.DataError) as error:
-            images.scan(tmp_path, ["a.jpg", "b.jpg"], rows_of)
+        with pytest.raises(DataError) as error:
+            scan(tmp_path, ["a.jpg", "b.jpg"], rows_of)
         assert str(error.value).startswith(prefix + start)
 
 
@@ -199,7 +202,7 @@ def test_scan_decodes_every_image_and_names_the_row_of_a_bad_one(tmp_path):
     ((209, 207), (224, 192)), ((1, 15), (32, 32)), ((47, 49), (32, 64)), ((1000, 75), (992, 64)),
 ])
 def test_the_default_size_is_in_multiples_of_32(size, rounded):
-    got = images.default_size(size)
+    got = default_size(size)
     assert got == rounded
     assert all(type(side) is int for side in got)
 
@@ -227,7 +230,7 @@ def one(tmp_path):
 
 def image_set(folder, **options):
     options.setdefault("masks", (RLES, {"a.png": SIZE}, 3))
-    return images.ImageSet(folder, ["a.png"] * COUNT, SIZE, **options)
+    return ImageSet(folder, ["a.png"] * COUNT, SIZE, **options)
 
 
 def flips_of(pixels, target):
@@ -320,7 +323,7 @@ def test_items_own_their_memory(one):
 @pytest.mark.parametrize("size", [(32, 64), (7, 5), (50, 60), (120, 33)])
 def test_pixels_are_resized_bilinearly_to_height_and_width(tmp_path, size):
     path = photo(tmp_path / "a.png", (50, 60))
-    items = images.ImageSet(tmp_path, ["a.png"], size, targets=[0])
+    items = ImageSet(tmp_path, ["a.png"], size, targets=[0])
     with Image.open(path) as image:
         expected = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(items[0, None][0], expected)
@@ -348,7 +351,7 @@ def test_masks_are_resized_to_the_pixel_under_each_centre(tmp_path, full, size):
     mask = rng.random((2, *full)) < 0.5
     saved(tmp_path / "a.png", np.zeros(full, np.uint8))
     rles = {("a.png", c): masks.rle_encode(m) for c, m in enumerate(mask)}
-    items = images.ImageSet(tmp_path, ["a.png"], size, masks=(rles, {"a.png": full}, 3))
+    items = ImageSet(tmp_path, ["a.png"], size, masks=(rles, {"a.png": full}, 3))
     _, target = items[0, None]
     assert target.shape == (3, *size) and target.dtype == np.uint8
     for c in range(2):
@@ -360,7 +363,7 @@ def test_a_mask_lies_where_its_defect_lies_after_resizing(tmp_path):
     disc = np.hypot(*(np.mgrid[:60, :90] - np.array([20, 60])[:, None, None])) < 12
     saved(tmp_path / "a.png", (disc * 255).astype(np.uint8))
     for size in ((32, 32), (96, 64), (20, 45)):
-        items = images.ImageSet(tmp_path, ["a.png"], size, hflip=True, vflip=True, masks=(
+        items = ImageSet(tmp_path, ["a.png"], size, hflip=True, vflip=True, masks=(
             {("a.png", 0): masks.rle_encode(disc)}, {"a.png": (60, 90)}, 1))
         for epoch in (None, 0, 1, 2, 3):
             pixels, target = items[0, epoch]
@@ -374,7 +377,7 @@ def test_each_index_has_the_image_and_masks_of_its_own_name(tmp_path):
         saved(tmp_path / f"{name}.png", np.full((2, 2 + n), 50 * n, np.uint8))
     sizes = {f"{name}.png": (2, 2 + n) for n, name in enumerate("abc")}
     rles = {("b.png", 0): "1 6", ("c.png", 1): "1 8"}
-    items = images.ImageSet(tmp_path, ["c.png", "a.png", "b.png"], (2, 2), masks=(rles, sizes, 2))
+    items = ImageSet(tmp_path, ["c.png", "a.png", "b.png"], (2, 2), masks=(rles, sizes, 2))
     assert len(items) == 3
     for index, (grey, filled) in enumerate([(100, [0, 1]), (0, [0, 0]), (50, [1, 0])]):
         pixels, target = items[index, None]

@@ -10,11 +10,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
+from conftest import call, peer
 
 import train_cls
 import train_seg
-from cam2seg import cam, checkpoints, loading, models
-from conftest import call, peer
+from cam2seg import cam, models
+from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
+from cam2seg.training.batches import to_input
 
 # [EN] Table 1: repeats, kernel, stride, expansion, channels in and out of each stage of blocks.
 STAGES = [(1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80),
@@ -267,7 +269,7 @@ def test_a_damaged_file_of_the_package_is_refused(change, tmp_path):
 
 def test_encoder_lite0_takes_a_checkpoint_of_its_classifier(tmp_path):
     source = models.Classifier("lite0", 2, hidden=7)
-    checkpoints.save_checkpoint(tmp_path / "best.pt", source, {"kind": "classifier"})
+    save_checkpoint(tmp_path / "best.pt", source, {"kind": "classifier"})
     unet = models.UNet("lite0", 2, weights=tmp_path / "best.pt")
     assert torch.equal(unet.encoder[7][0].block[1][0].weight,
                        source.features[7][0].block[1][0].weight)
@@ -284,7 +286,7 @@ def test_the_scripts_offer_every_arch(script):
 
 def test_the_input_of_lite0_is_x_minus_127_over_128():
     pixels = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
-    x = loading.to_input(pixels, "cpu", *models.normalisation("lite0"))
+    x = to_input(pixels, "cpu", *models.normalisation("lite0"))
     close(x, (pixels.permute(0, 3, 1, 2).float() - 127) / 128, 0, 1e-6)
 
 
@@ -296,5 +298,5 @@ def test_lite0_goes_through_the_scripts_and_its_checkpoints_say_how_input_is_mad
     assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
                 cls / "folds.csv", "--out", seg, *SMALL) == 0
     for path, kind in ((cls / "fold0/swa.pt", "classifier"), (seg / "fold0/best.pt", "unet")):
-        made = checkpoints.load_checkpoint(path, kind)["preprocess"]
+        made = load_checkpoint(path, kind)["preprocess"]
         assert (made["mean"], made["std"]) == ([127 / 255] * 3, [128 / 255] * 3)

@@ -7,7 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 
-from cam2seg import engine, models
+from cam2seg import models
+from cam2seg.runs.checkpoints import save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -265,7 +266,7 @@ def test_encoder_takes_a_state_dict_of_torchvision(tmp_path):
 def test_encoder_takes_a_checkpoint_of_a_classifier(tmp_path):
     source = scrambled(models.Classifier("b0", 5, hidden=7))
     path = tmp_path / "best.pt"
-    engine.save_checkpoint(path, source, {"kind": "classifier", "best": []})
+    save_checkpoint(path, source, {"kind": "classifier", "best": []})
     equal_states(models.encoder("b0", path).state_dict(), source.features.state_dict())
     unet = models.UNet("b0", 2, weights=path)
     equal_states(unet.encoder.state_dict(), source.features[:8].state_dict())
@@ -284,7 +285,7 @@ def bad_file(kind, folder):
     if kind == "other arch":
         torch.save(torchvision.models.efficientnet_b1(weights=None).state_dict(), path)
     elif kind == "unet checkpoint":
-        engine.save_checkpoint(path, models.UNet("b0", 2, (4, 4, 4, 4, 4)), {"kind": "unet"})
+        save_checkpoint(path, models.UNet("b0", 2, (4, 4, 4, 4, 4)), {"kind": "unet"})
     elif kind == "part":
         state = torchvision.models.efficientnet_b0(weights=None).state_dict()
         del state["features.8.1.running_var"]

@@ -7,7 +7,10 @@ import pytest
 from conftest import HEAD, SMALL, call, good_rows
 from PIL import Image
 
-from cam2seg import data, images, masks
+from cam2seg import masks
+from cam2seg.data.dataset import ImageSet
+from cam2seg.data.images import scan
+from cam2seg.data.labels import check_masks, read_labels, write_masks
 
 PLAIN = HEAD + "\n".join(good_rows()) + "\n"
 CSV_FORMS = {
@@ -106,7 +109,7 @@ def test_names_and_sizes(tmp_path):
         sizes[name] = ([1, 2, 70][i % 3], [1, 40, 3, 7][i % 4])
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full(sizes[name], 20 * i, np.uint8)).save(folder / name, "PNG")
-    data.write_masks(tmp_path / "labels.csv", NAMES, ["1", "2"],
+    write_masks(tmp_path / "labels.csv", NAMES, ["1", "2"],
                      {(n, i % 2): f"1 {sizes[n][0] * sizes[n][1]}" for i, n in enumerate(NAMES)})
     flags = ("--images", folder, "--labels", tmp_path / "labels.csv")
     assert call("evaluate", *flags, f"m={tmp_path}/labels.csv", "--out", tmp_path / "eval") == 0
@@ -120,9 +123,9 @@ def test_names_and_sizes(tmp_path):
     assert call("train_seg", *flags, "--masks", tmp_path / "masks/masks.csv", "--folds",
                 tmp_path / "cls/folds.csv", "--epochs", 1, *small, "--out", tmp_path / "seg") == 0
     for path in ("masks/masks.csv", "seg/oof_masks.csv"):
-        got = data.read_labels(tmp_path / path, folder, ["1", "2"])
+        got = read_labels(tmp_path / path, folder, ["1", "2"])
         assert got.names == sorted(NAMES)
-        data.check_masks(path, got, sizes)
+        check_masks(path, got, sizes)
 
 
 def test_run_lengths_count_on_the_image_as_its_exif_tag_turns_it(tmp_path):
@@ -130,10 +133,10 @@ def test_run_lengths_count_on_the_image_as_its_exif_tag_turns_it(tmp_path):
     stored[2:9, 30:36] = 255
     Image.fromarray(stored).save(tmp_path / "a.png", exif=turned(6))
     shown = np.rot90(stored, -1)  # a quarter turn clockwise
-    sizes = images.scan(tmp_path, ["a.png"])
+    sizes = scan(tmp_path, ["a.png"])
     assert sizes == {"a.png": (40, 20)}
     rles = {("a.png", 0): masks.rle_encode(shown > 0)}
-    pixels, target = images.ImageSet(tmp_path, ["a.png"], (40, 20), masks=(rles, sizes, 1))[0, None]
+    pixels, target = ImageSet(tmp_path, ["a.png"], (40, 20), masks=(rles, sizes, 1))[0, None]
     assert (target[0] == (pixels[..., 0] > 0)).all() and target.sum() == 42
 
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
+from conftest import peer
 
 from cam2seg import cam, models
-from conftest import peer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # captum's, at every call
 TORCH_CAM = pytest.param("torch-cam", marks=pytest.mark.skipif(

@@ -6,9 +6,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import peer
 
 from cam2seg import averaging, masks, metrics, models
-from conftest import peer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from cam2seg import cli, data, engine, loading, process
 from conftest import SMALL, call, results
+
+from cam2seg.data.csv_files import read_csv
+from cam2seg.data.errors import DataError
+from cam2seg.training.batches import Order, check_batches
+from cam2seg.training.fit import start_epoch
 
 ROOT = Path(__file__).parent.parent
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -127,31 +130,31 @@ def test_a_killed_process_ends_the_job_and_any_number_goes_on(shapes, tmp_path):
     assert call("train_cls", *flags, "--resume") == 0
     log = [json.loads(line) for line in (tmp_path / "fold0/log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in log] == [1, 2, 3, 4, 5, 6]
-    assert len(data.read_csv(tmp_path / "oof.csv")[1]) == 48
+    assert len(read_csv(tmp_path / "oof.csv")[1]) == 48
 
 
 def test_an_epoch_goes_on_with_another_number_of_processes():
     """Losses and images of two processes, step by step, become shares of one."""
     midway = [{"losses": torch.tensor([1.0, 2.0]), "sizes": [4, 4], "rng": None, "cuda_rng": None},
               {"losses": torch.tensor([3.0, 5.0]), "sizes": [4, 2], "rng": None, "cuda_rng": None}]
-    steps = engine.start_epoch((0, 1), midway, torch.device("cpu"))
+    steps = start_epoch((0, 1), midway, torch.device("cpu"))
     assert [(float(loss), n) for loss, n in steps] == [(2.0, 8.0), (3.0, 6.0)]
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_batch_is_for_all_processes_together(monkeypatch, size):
     monkeypatch.setattr(process, "_world", (0, 2))
-    with pytest.raises(cli.DataError, match="for all 2 processes together: expected 4 or more"):
-        loading.check_batches(size, np.arange(8) % 2, (64, 64))
-    loading.check_batches(4, np.arange(8) % 2, (64, 64))
-    with pytest.raises(cli.DataError, match="3 images to train a fold on, expected 4 or more"):
-        loading.check_batches(4, np.arange(6) % 2, (64, 64))
+    with pytest.raises(DataError, match="for all 2 processes together: expected 4 or more"):
+        check_batches(size, np.arange(8) % 2, (64, 64))
+    check_batches(4, np.arange(8) % 2, (64, 64))
+    with pytest.raises(DataError, match="3 images to train a fold on, expected 4 or more"):
+        check_batches(4, np.arange(6) % 2, (64, 64))
 
 
 def test_processes_share_each_training_batch_and_deal_out_the_others():
     indices = np.arange(21)
-    whole = loading.Order(indices, 6, 3)
-    parts = [loading.Order(indices, 6, 3, rank, 2) for rank in (0, 1)]
+    whole = Order(indices, 6, 3)
+    parts = [Order(indices, 6, 3, rank, 2) for rank in (0, 1)]
     for order in (whole, *parts):
         order.epoch = 4
     for full, a, b in list(zip(whole, *parts, strict=False))[:2]:

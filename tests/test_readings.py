@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from cam2seg import cli, data, images
 from conftest import call
+
+from cam2seg.data.folds import folds_of
+from cam2seg.data.images import scan
+from cam2seg.data.labels import read_labels
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import readings  # noqa: E402
@@ -17,11 +19,11 @@ import readings  # noqa: E402
 @pytest.fixture(scope="module")
 def table(shapes, runs):
     folder = shapes / "train_images"
-    labels = data.read_labels(shapes / "train.csv", folder)
+    labels = read_labels(shapes / "train.csv", folder)
     labels = labels.keep(labels.y.any(axis=1))
     args = type("Args", (), {"data": shapes, "cls": runs / "cls", "target_layer": "features.8"})
-    rows, negative = readings.map_rows(args, labels, images.scan(folder, labels.names),
-                                       cli.folds_of(runs / "cls/folds.csv", labels.names))
+    rows, negative = readings.map_rows(args, labels, scan(folder, labels.names),
+                                       folds_of(runs / "cls/folds.csv", labels.names))
     assert 0 <= negative <= 1
     return {(dev, what): scores for dev, what, *scores in rows}
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from conftest import SCRIPTS
 
 ROOT = Path(__file__).parent.parent

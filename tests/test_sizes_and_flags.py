@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, call
 from PIL import Image
 
 import evaluate
 import train_seg
-from cam2seg import cam, data, engine, images, mapstore, masks, metrics, models
-from conftest import SMALL, call
+from cam2seg import cam, masks, metrics, models
+from cam2seg.cam import numpy_maps
+from cam2seg.data.csv_files import read_csv
+from cam2seg.data.folds import read_folds
+from cam2seg.data.labels import read_labels
+from cam2seg.data.stored_maps import read
+from cam2seg.models import MEAN, STD
+from cam2seg.runs.checkpoints import load_checkpoint
 
 
 def bilinear(small, size):
@@ -35,7 +42,7 @@ def bilinear(small, size):
                                         ("max", False), ("max", True)])
 def test_stored_maps_at_the_size_of_their_image(how, after):
     small = np.random.default_rng(0).uniform(0.2, 1, (2, 3, 2)).astype(np.float16)
-    full = mapstore.full_size(small, (7, 11), how, after)
+    full = numpy_maps(small, (7, 11), how, after)
     for c in range(2):
         m = small[c].astype(np.float64)
         m = bilinear(m, (7, 11)) if after else m
@@ -91,17 +98,17 @@ def test_clean_images_can_be_left_out(shapes, tmp_path):
     assert call("train_cls", "--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 1,
                 "--clean", "drop", *SMALL) == 0
     with_defect = [n for n in (f"{i:03d}.png" for i in range(48)) if int(n[:3]) % 4]
-    assert sorted(data.read_folds(tmp_path / "folds.csv")) == with_defect
+    assert sorted(read_folds(tmp_path / "folds.csv")) == with_defect
 
 
 def test_new_images_get_the_mean_even_if_their_names_are_in_the_folds(shapes, runs, tmp_path):
     flags = ("--data", shapes, "--cls", runs / "cls", "--no-aug-smooth", "--workers", 0,
              "--device", "cpu")
     assert call("make_masks", *flags, "--out", tmp_path / "new", "--new-images") == 0
-    rows = [r for _, r in data.read_csv(tmp_path / "new/maps.csv")[1]]
+    rows = [r for _, r in read_csv(tmp_path / "new/maps.csv")[1]]
     assert {r["fold"] for r in rows} == {"-1"}
     assert call("make_masks", *flags, "--out", tmp_path / "own") == 0
-    own = [r for _, r in data.read_csv(tmp_path / "own/maps.csv")[1]]
+    own = [r for _, r in read_csv(tmp_path / "own/maps.csv")[1]]
     assert sum(a["1"] != b["1"] for a, b in zip(rows, own, strict=True)) > 24
 
 
@@ -113,11 +120,11 @@ def test_normalisation_flags_reach_the_masks(shapes, runs, tmp_path, flags, how,
     assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", out,
                 "--target-layer", "features.5", "--reuse-maps", "--gate", "labels", "--threshold",
                 0.4, "--workers", 0, "--device", "cpu", *flags) == 0
-    made = data.read_labels(out / "masks.csv", shapes / "train_images")
-    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
-    names, _, _, maps = mapstore.read(out)
+    made = read_labels(out / "masks.csv", shapes / "train_images")
+    truth = read_labels(shapes / "train.csv", shapes / "train_images")
+    names, _, _, maps = read(out)
     for i, name in enumerate(names):
-        full = mapstore.full_size(maps[i], (64, 64), how, after)
+        full = numpy_maps(maps[i], (64, 64), how, after)
         for c in range(2):
             mask = (full[c] >= 0.4) & bool(truth.y[i, c])
             assert made.rles.get((name, c), "") == masks.rle_encode(mask)
@@ -132,7 +139,7 @@ def test_an_area_equal_to_the_bound_is_kept_unless_strict(shapes, runs, tmp_path
         assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", out,
                     "--target-layer", "features.5", "--reuse-maps", "--workers", 0, "--device",
                     "cpu", *more) == 0
-        made = data.read_labels(out / "masks.csv", shapes / "train_images")
+        made = read_labels(out / "masks.csv", shapes / "train_images")
         return {k: masks.rle_decode(v, (64, 64)).sum() for k, v in made.rles.items() if v}
 
     every = areas()
@@ -149,22 +156,22 @@ def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
     assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path,
                 "--target-layer", "features.5", "--method", "gradcam", "--smooth-image",
                 "--workers", 0, "--device", "cpu") == 0
-    names, _, _, maps = mapstore.read(tmp_path)
-    fold = data.read_folds(runs / "cls/folds.csv")[names[3]]
-    state = engine.load_checkpoint(runs / f"cls/fold{fold}/swa.pt")
+    names, _, _, maps = read(tmp_path)
+    fold = read_folds(runs / "cls/folds.csv")[names[3]]
+    state = load_checkpoint(runs / f"cls/fold{fold}/swa.pt")
     model = models.Classifier(**state["model_args"])
     model.load_state_dict(state["model"])
     raw = np.asarray(Image.open(shapes / "train_images" / names[3]).convert("RGB")) / 255
     total = 0
     for f in (1.0, 1.1, 0.9):
         for step in (1, -1):
-            x = (f * raw[:, ::step] - images.MEAN) / images.STD
+            x = (f * raw[:, ::step] - MEAN) / STD
             x = torch.from_numpy(x.transpose(2, 0, 1).copy()).float()[None]
             total = total + cam.class_maps(model, x, "features.5", "gradcam")[0].flip(
                 [-1] if step < 0 else [])
     expected = cam.normalize(total, "max")[0]
     assert np.abs(expected.numpy() - maps[3]).max() < 2e-3
-    x = torch.from_numpy((raw - images.MEAN) / images.STD).float().permute(2, 0, 1)[None]
+    x = torch.from_numpy((raw - MEAN) / STD).float().permute(2, 0, 1)[None]
     plain = cam.aug_smooth(lambda v: cam.class_maps(model, v, "features.5", "gradcam")[0], x)
     assert np.abs(cam.normalize(plain, "max")[0].numpy() - maps[3]).max() > 2e-2
 
@@ -219,19 +226,19 @@ def test_a_fold_is_trained_on_all_other_folds(script, shapes, runs, tmp_path, mo
     more = ("--masks", shapes / "train.csv", "--folds", runs / "cls/folds.csv") \
         if script == "train_seg" else ("--folds", 2)
     assert call(script, "--data", shapes, "--out", tmp_path, "--fold", 1, *more, *SMALL) == 130
-    folds = data.read_folds(runs / "cls/folds.csv")
+    folds = read_folds(runs / "cls/folds.csv")
     held_out = [i for i, name in enumerate(sorted(folds)) if folds[name] == 1]
     others = [i for i, name in enumerate(sorted(folds)) if folds[name] == 0]
     assert seen == [(others, held_out)]
 
 
 def test_confidence_gates_by_probability_even_where_labels_are_at_hand(shapes, runs):
-    truth = data.read_labels(shapes / "train.csv", shapes / "train_images")
-    made = data.read_labels(runs / "masks/masks.csv", shapes / "train_images")
-    names, _, probs, maps = mapstore.read(runs / "masks")
+    truth = read_labels(shapes / "train.csv", shapes / "train_images")
+    made = read_labels(runs / "masks/masks.csv", shapes / "train_images")
+    names, _, probs, maps = read(runs / "masks")
     assert ((probs < 0.5) & (truth.y > 0)).any()  # else the labels would give the same masks
     for i, name in enumerate(names):
-        full = mapstore.full_size(maps[i], (64, 64), "minmax", False)
+        full = numpy_maps(maps[i], (64, 64), "minmax", False)
         for c in range(2):
             mask = (full[c] >= 0.3) & bool(probs[i, c] >= 0.5)
             assert made.rles.get((name, c), "") == masks.rle_encode(mask)

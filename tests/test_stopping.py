@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from cam2seg import data, engine, mapping, metrics, process, rundir
 from conftest import SMALL, call, contents, results
+
+from cam2seg import metrics
+from cam2seg.data.files import whole_file
+from cam2seg.runs.folder import start_run
+from cam2seg.training.held_out_maps import smoothed_maps
 
 ROOT = Path(__file__).parent.parent
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -62,7 +65,7 @@ def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch)
     flags = ("--data", shapes, "--cls", runs / "cls", "--workers", 0, "--device", "cpu",
              "--batch-size", 5, "--no-aug-smooth", "--search")
     assert call("make_masks", *flags, "--out", tmp_path / "whole") == 0
-    seen, real = [], mapping.batch_maps
+    seen, real = [], smoothed_maps
 
     def batch_maps(args, model, x, shift):
         seen.append(len(x))
@@ -192,7 +195,7 @@ def test_links_do_not_lead_out_of_the_folder(shapes, tmp_path, capsys):
     assert call("train_cls", "--data", shapes, "--out", tmp_path / "out", "--folds", 2, *SMALL) == 2
     assert "fold0 is a link" in capsys.readouterr().err
     (tmp_path / "out/a.csv.tmp").symlink_to(tmp_path / "elsewhere/b")
-    with process.whole_file(tmp_path / "out/a.csv") as file:
+    with whole_file(tmp_path / "out/a.csv") as file:
         file.write("a")
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -282,7 +285,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(shapes, small_disk, capsys)
 def test_an_image_that_vanishes_while_it_is_needed(runs, shapes, tmp_path, monkeypatch, capsys,
                                                    workers):
     shutil.copytree(shapes, tmp_path / "d")
-    real = rundir.start_run
+    real = start_run
 
     def start_run(*args):
         real(*args)
@@ -303,7 +306,7 @@ def test_an_image_that_vanishes_while_it_is_needed(runs, shapes, tmp_path, monke
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(RuntimeError), process.whole_file(path) as file:
+    with pytest.raises(RuntimeError), whole_file(path) as file:
         file.write("half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and path.read_text() == "before"

@@ -1,4 +1,4 @@
-"""cam2seg.synthetic: the demo strips, their masks and their table."""
+"""cam2seg.demo: the demo strips, their masks and their table."""
 
 import csv
 import hashlib
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cam2seg import synthetic
+from cam2seg.demo import strips as synthetic
 
 SMALL = (64, 256)
 

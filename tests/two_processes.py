@@ -9,7 +9,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
-from cam2seg import engine, loading, models, process  # noqa: E402
+from cam2seg import models
+from cam2seg.runs.processes import (
+    all_gather,
+    broadcast_buffers,
+    distributed_model,
+    gather_in_turn,
+    is_first,
+    join,
+    leave,
+    rank,
+    run_on_first,
+)
+from cam2seg.training.batches import Batches, Order
+from cam2seg.training.epochs import train_one_epoch  # noqa: E402
 
 
 class Seven(torch.utils.data.Dataset):
@@ -29,11 +42,11 @@ def step(alone):
     """Gradients and mean loss of one pass over one batch of seven images."""
     torch.manual_seed(0)
     model = Frozen("b0", 2)
-    net = model if alone else process.wrapped(model, torch.device("cpu"))
-    batches = loading.Batches(Seven(), range(7), 7, alone=alone)
+    net = model if alone else distributed_model(model, torch.device("cpu"))
+    batches = Batches(Seven(), range(7), 7, alone=alone)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     sizes = [len(b) for b in batches.order]
-    loss, _ = engine.train_one_epoch(net, batches, 0, lambda x: x,
+    loss, _ = train_one_epoch(net, batches, 0, lambda x: x,
                                      F.binary_cross_entropy_with_logits, optimizer)
     return torch.cat([p.grad.flatten() for p in model.parameters()]), loss, sizes
 
@@ -43,24 +56,24 @@ def refuse():
 
 
 def main():
-    process.start()
+    join()
     together, loss, _ = step(alone=False)
-    order = loading.Order(range(7), 7, 0, process.rank(), 2)
+    order = Order(range(7), 7, 0, rank(), 2)
     order.epoch = 0
-    parts = process.share([len(b) for b in order][0])
-    mine = list(range(5))[process.rank()::2]
+    parts = all_gather([len(b) for b in order][0])
+    mine = list(range(5))[rank()::2]
     layer = torch.nn.BatchNorm2d(1)
-    layer.running_mean.fill_(process.rank())
-    process.same(layer)
-    buffers = process.share(float(layer.running_mean))
-    said = {"shared": process.share({"rank": process.rank()}), "in_turn": process.in_turn(mine),
+    layer.running_mean.fill_(rank())
+    broadcast_buffers(layer)
+    buffers = all_gather(float(layer.running_mean))
+    said = {"shared": all_gather({"rank": rank()}), "in_turn": gather_in_turn(mine),
             "parts": parts, "loss": loss, "buffer": max(buffers)}
     try:
-        process.first_does(refuse, (ValueError, OSError))
+        run_on_first(refuse, (ValueError, OSError))
     except ValueError as error:
-        said["refused"] = process.share(str(error))[1]
-    first = process.first()
-    process.end()
+        said["refused"] = all_gather(str(error))[1]
+    first = is_first()
+    leave()
     if first:
         gradients, said["loss_alone"], _ = step(alone=True)
         said["difference"] = float((gradients - together).abs().max())

@@ -1,28 +1,20 @@
-"""CSV files in and out, and the error that says in one line what is wrong with a file."""
+"""CSV files in and out. Every reader raises DataError, one line that names the file and the row."""
 
 import csv
 
-from . import process
+from .errors import DataError
+from .files import whole_file
 
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
 
 
-class DataError(ValueError):
-    """Bad input from the user, said in one line."""
-
-
-def one_line(error, longest=1000):
-    """The text of an error in one line: control characters escaped, cut where it is too long."""
-    text = str(error).rstrip()
-    if "\nOriginal Traceback" in text:  # a worker process hands its own traceback on
-        text = text.splitlines()[-1].partition("Error: ")[2]
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= longest else f"{text[:longest]} ..."
-
-
 def read_csv(path, expected=FORMS):
-    """Header and [(row number, {column: text})] of a comma-separated file in UTF-8."""
+    """Read a comma-separated file in UTF-8.
+
+    Returns the header and a list of (row number, {column: text}); the header is row 1.
+    `expected` says in an error message what the file should hold. Raises DataError.
+    """
     limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -50,7 +42,10 @@ def read_csv(path, expected=FORMS):
 
 
 def read_probs(path, classes):
-    """{image name: C probabilities} of a CSV with a column for each class."""
+    """Read {image name: list of C probabilities} from a CSV with one column for each class.
+
+    Raises DataError for a missing column, an image that occurs twice and a value outside [0, 1].
+    """
     header, rows = read_csv(path, f"ImageId,{','.join(classes)}")
     for name in ("ImageId", *classes):
         if name not in header:
@@ -75,9 +70,8 @@ def _probability(path, n, text):
 
 
 def write_csv(path, header, rows):
-    """A CSV file, whole or not at all, by the first process."""
-    if process.first():
-        with process.whole_file(path, newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
+    """Write a CSV file, whole or not at all."""
+    with whole_file(path, newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

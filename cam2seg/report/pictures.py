@@ -1,21 +1,23 @@
-"""Pictures: masks in colour, maps as heat, contact sheets. NumPy arrays in, Pillow for the rest."""
-
-import os
-from pathlib import Path
+"""Masks painted in colour, maps as heat, and contact sheets of them."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe-Ito: told apart by colour-blind readers too.
+from ..data.files import whole_file
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart too.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
            (213, 94, 0), (204, 121, 167), (0, 114, 178))
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 GAP, LABEL = 6, 14
-PAPER = (225, 228, 232)  # neither black nor white, so that the edge of a mask shows
+PAPER = (225, 228, 232)  # neither black nor white, so that the edge of every picture shows
 
 
 def paint(image, masks, alpha=0.45):
-    """Image uint8 (H, W, 3) with each mask of bool (C, H, W) laid over it in its class's colour."""
+    """Lay each mask of bool (C, H, W) over an image uint8 (H, W, 3) in the colour of its class.
+
+    alpha: weight of the colour, 0 to 1. Returns uint8 (H, W, 3).
+    """
     out = image.astype(np.float64)
     for c, mask in enumerate(masks):
         out[mask] = (1 - alpha) * out[mask] + alpha * np.array(COLOURS[c % len(COLOURS)])
@@ -23,21 +25,22 @@ def paint(image, masks, alpha=0.45):
 
 
 def heat(map):
-    """Map (H, W) in [0, 1] as colours uint8 (H, W, 3), dark to bright."""
+    """Show a map (H, W) in [0, 1] as colours uint8 (H, W, 3) from dark to bright."""
     at = np.linspace(0, 1, len(HEAT))
     channels = [np.interp(map, at, [colour[i] for colour in HEAT]) for i in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def black_white(mask):
-    """Mask bool (H, W) as colours uint8 (H, W, 3), white = defect."""
+    """Show a mask bool (H, W) as colours uint8 (H, W, 3); white is defect."""
     return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def contact_sheet(path, title, columns, rows, width=200):
-    """Write a PNG: a title, column heads, and for each row (caption, pictures (H, W, 3)) a line.
+    """Write a PNG with a title, the heads of the columns, and one line of pictures for each row.
 
-    Every picture is scaled to `width`, or to less where it is higher than wide.
+    rows: list of (caption, pictures uint8 (H, W, 3)). The longer side of every picture is scaled
+    to `width` pixels.
     """
     font = ImageFont.load_default(12)
     scaled = [(caption, [_fit(p, width) for p in pictures]) for caption, pictures in rows]
@@ -55,9 +58,8 @@ def contact_sheet(path, title, columns, rows, width=200):
         for i, picture in enumerate(pictures):
             sheet.paste(picture, (GAP + i * (width + GAP), y + LABEL))
         y += height
-    tmp = Path(f"{path}.tmp")
-    sheet.save(tmp, format="PNG")
-    os.replace(tmp, path)
+    with whole_file(path, "wb") as file:
+        sheet.save(file, format="PNG")
 
 
 def _fit(picture, width):

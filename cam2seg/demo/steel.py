@@ -1,7 +1,7 @@
 """Clean rolled steel under uneven light, and marks on it that are no defect.
 
 Lengths are in units of one 128th of the strip's height (a pixel at the default size), contrasts
-in fractions of the local brightness. Only NumPy and Pillow: the ground synthetic.py draws on.
+in fractions of the local brightness. Only NumPy and Pillow: the ground that strips.py draws on.
 """
 
 import numpy as np

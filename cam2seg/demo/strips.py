@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from cam2seg import steel
-from cam2seg.masks import rle_encode
+from ..masks import rle_encode
+from . import steel
 
 # Chance of 0, 1, 2 and 3 kinds of defect in one image.
 KINDS_PER_IMAGE = (0.27, 0.59, 0.12, 0.02)
@@ -224,7 +224,7 @@ def write(out_dir, images=480, size=(128, 512), seed=0):
 def main(argv=None):
     """Command line; exits with status 2 and one line on stderr when it refuses."""
     parser = argparse.ArgumentParser(
-        prog="python -m cam2seg.synthetic", allow_abbrev=False,
+        prog="python -m cam2seg.demo", allow_abbrev=False,
         description="Write demo pictures of steel strip with true defect masks, "
                     "in the layout of Kaggle's Severstal: Steel Defect Detection.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -1,10 +1,9 @@
-"""Labels and masks as CSV files, and the folds.
+"""Labels and masks as CSV files.
 
-A row is an image, a column a class: Labels(names, classes, y, rles, rows). Every reader raises
-DataError, one line that names the file, the row (the header is row 1) and what was expected.
+Every reader raises DataError: one line that names the file, the row (the header is row 1) and what
+was expected.
 """
 
-import os
 import re
 import unicodedata
 from pathlib import Path
@@ -12,60 +11,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .masks import checked_runs
-from .tables import FORMS, DataError, read_csv, write_csv
+from ..masks import checked_runs
+from .csv_files import FORMS, read_csv, write_csv
+from .errors import DataError
+from .image_folder import SUFFIXES, list_images
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Control characters, bytes that are not UTF-8, blanks at the ends of a file's or folder's name.
-UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|(^|/)\s|\s(/|$)")
-CLEAN = "clean"  # the folder name that stands for "no class" in a folder per class
+CLEAN = "clean"  # the folder name that stands for "no class" where each class has a folder
 
 
 class Labels(NamedTuple):
+    """What a label or mask file says of N images and C classes."""
+
     names: list  # N image names, sorted, relative to the image folder, "/" between folders
     classes: list  # C class names
-    y: np.ndarray  # uint8 (N, C)
-    rles: dict  # {(name, class index): run lengths}; None where the source holds no masks
-    rows: dict  # {(name, class index): row of the file}
+    y: np.ndarray  # uint8 (N, C): 1 where the image has the class
+    rles: dict | None  # {(name, class index): run lengths}; None where the file holds no masks
+    rows: dict  # {(name, class index): row of the file that says so}
 
     def keep(self, mask):
-        """The same labels for the images where mask (N,) is true."""
+        """Labels of those images only for which mask (N,) is true."""
         names = [n for n, kept in zip(self.names, mask, strict=True) if kept]
         return self._replace(names=names, y=self.y[np.asarray(mask, bool)])
 
 
-def list_images(folder):
-    """Sorted names of the images below a folder, relative to it."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder, expected one with images")
-    root, names = os.path.realpath(folder), []
-    for path in folder.rglob("*"):
-        name, is_image = path.relative_to(folder).as_posix(), path.suffix.lower() in SUFFIXES
-        if path.is_symlink() and (is_image or path.is_dir()) and \
-                not Path(os.path.realpath(path)).is_relative_to(root):
-            raise DataError(f"{folder}: '{name}' is a link out of the folder, expected the images "
-                            "themselves")
-        if is_image and path.is_file():
-            names.append(name)
-    if not names:
-        raise DataError(f"{folder}: no image in it, expected files ending in {' '.join(SUFFIXES)}")
-    for name in sorted(names):
-        if UNFIT.search(name):
-            raise DataError(f"{folder}: '{name}' cannot stand in a CSV file, expected names in "
-                            "UTF-8 without control characters and without blanks at their ends")
-    return sorted(names)
-
-
 def read_labels(path, image_dir=None, classes=None):
-    """Labels of a CSV file in any of the FORMS, or of a folder with one subfolder per class.
+    """Read the labels of a CSV file in any of the FORMS, or of a folder with one subfolder of
+    images for each class.
 
-    With `image_dir` every named image must be in it, and an image that a mask CSV does not name
-    has no defect (Kaggle's rule, DEV-8), unless that CSV has rows for empty masks too. An image
-    that any other source does not name is unlabelled and left out. `classes` fixes the class names,
-    else they are those of the file: ids 1..max, or names sorted. A folder `clean` holds images
-    without any class.
+    With `image_dir`, every image that the file names must be in that folder. An image of the folder
+    that a mask CSV does not name has no defect (Kaggle's rule, DEV-8), unless that CSV also has
+    rows for empty masks. An image that any other form does not name is unlabelled and left out.
+    `classes` gives the class names in their order. Without it they are those of the file: the ids
+    1 to the largest one, or the names sorted. A folder named `clean` holds images without any
+    class. Raises DataError.
     """
     path = Path(path)
     if path.is_dir():
@@ -91,7 +70,7 @@ def read_labels(path, image_dir=None, classes=None):
 
 
 def _split(path, row, text):
-    """'a.jpg_crack' -> 'a.jpg', 'crack'; a class name may itself hold underscores."""
+    """Split 'a.jpg_crack' into 'a.jpg' and 'crack'; a class name may itself hold underscores."""
     match = re.fullmatch(rf"(.*(?:{'|'.join(map(re.escape, SUFFIXES))}))_(.+)", text, re.I)
     image, _, label = text.rpartition("_")
     image, label = match.groups() if match else (image, label)
@@ -101,12 +80,13 @@ def _split(path, row, text):
 
 
 def _check_class(where, name):
-    if CONTROL.search(name):  # a CSV file would not give it back
+    if CONTROL.search(name):  # a CSV file would not give the name back
         raise DataError(f"{where}: class '{name[:40]}', expected no control character in a name")
 
 
 def _columns(path, row, cells, classes):
-    yield row, cells["ImageId"], "", None  # the image counts as labelled even if all are 0
+    """Yield (row, image, class, None) for each 1 in a row of 0/1 columns."""
+    yield row, cells["ImageId"], "", None  # with 0 in all columns the image is labelled as clean
     for name in classes:
         if cells[name] not in ("0", "1"):
             raise DataError(f"{path}, row {row}: '{cells[name][:40]}' in {name}, expected 0 or 1")
@@ -115,6 +95,7 @@ def _columns(path, row, cells, classes):
 
 
 def _read_folders(path, classes, image_dir):
+    """Labels of a folder with one subfolder of images for each class."""
     images = [name for name in list_images(path) if "/" in name]
     missing = set(images) - set(list_images(image_dir)) if image_dir else ()
     if missing:
@@ -127,7 +108,8 @@ def _read_folders(path, classes, image_dir):
 
 
 def class_names(path, cells):
-    """Names of the classes in cells (row, image, class, run lengths): ids 1..max or names."""
+    """Class names in the cells (row, image, class, run lengths) of a file: the ids 1 to the largest
+    one as text, or the names sorted. Raises DataError for ids that are not 1 to 999."""
     found = {}
     for row, _, name, _ in cells:
         if name and name not in found:
@@ -143,6 +125,10 @@ def class_names(path, cells):
 
 
 def _table(path, cells, with_masks, images, classes):
+    """Labels from the cells (row, image, class, run lengths) of a file, all checked.
+
+    images: sorted names in the image folder, or None where they are not known.
+    """
     classes = list(classes) if classes else class_names(path, cells)
     column = {name: c for c, name in enumerate(classes)}
     known, rles, rows, seen = set(images or ()), {}, {}, {}
@@ -171,7 +157,8 @@ def _table(path, cells, with_masks, images, classes):
 
 
 def _near(name, images):
-    """The image that was meant, where only case or the composition of accents differ."""
+    """End of an error message that names the image which differs from `name` only in upper and
+    lower case or in how accents are composed; "" where there is none."""
     def folded(text):
         return unicodedata.normalize("NFC", text).casefold()
 
@@ -180,8 +167,10 @@ def _near(name, images):
 
 
 def check_masks(path, labels, sizes):
-    """Raise DataError for the first mask that does not fit its image; sizes {name: (H, W)} of the
-    images that matter."""
+    """Raise DataError for the first mask that does not fit its image.
+
+    sizes: {name: (H, W)}; masks of images that it does not name are not checked.
+    """
     for (name, c), rle in labels.rles.items():
         if name not in sizes:
             continue
@@ -192,66 +181,10 @@ def check_masks(path, labels, sizes):
 
 
 def write_masks(path, names, classes, rles):
-    """Mask CSV with a row for every (image, class); no run lengths where there is no mask.
+    """Write a mask CSV with one row for every pair of image and class.
 
-    rles {(name, class index): run lengths}. Listing all pairs tells "empty" from "not made".
+    rles: {(name, class index): run lengths}. A pair without a mask gets a row without run lengths,
+    which tells an empty mask from one that was not made.
     """
     write_csv(path, ("ImageId", "ClassId", "EncodedPixels"),
               ((n, k, rles.get((n, c), "")) for n in names for c, k in enumerate(classes)))
-
-
-def make_folds(y, folds, seed=0):
-    """Fold (N,) of each row of y (N, C): multi-label stratified, rarest class first.
-
-    Iterative stratification (Sechidis et al. 2011): an image goes to the fold that lacks most of
-    its class, then to the one that lacks most images. DEV-12: the paper gives no rule.
-    """
-    y = np.asarray(y, np.int64)
-    order = np.random.default_rng(seed).permutation(len(y))
-    fold = np.full(len(y), -1)
-    lacks_images = np.full(folds, len(y))  # times `folds`, so that shares stay whole numbers
-    lacks_class = np.tile(y.sum(axis=0), (folds, 1))
-
-    def place(i, c):
-        need = lacks_images if c is None else lacks_class[:, c]
-        k = max(range(folds), key=lambda k: (need[k], lacks_images[k], -k))
-        fold[i] = k
-        lacks_images[k] -= folds
-        lacks_class[k] -= folds * y[i]
-
-    left = y.sum(axis=0)
-    while left.any():
-        c = min(np.flatnonzero(left), key=lambda c: (left[c], c))
-        for i in order[(y[order, c] > 0) & (fold[order] < 0)]:
-            place(i, c)
-        left = y[fold < 0].sum(axis=0)
-    for i in order[fold[order] < 0]:
-        place(i, None)
-    return fold
-
-
-def check_folds(path, labels, fold, folds):
-    """Raise DataError unless every fold has images with and without each class."""
-    for c, name in enumerate(labels.classes):
-        if not labels.y[:, c].any():
-            raise DataError(f"{path}: class {name} never occurs, expected images of every class "
-                            f"({', '.join(labels.classes)})")
-        for k in range(folds):
-            n, total = int(labels.y[fold == k, c].sum()), int((fold == k).sum())
-            if n == 0 or n == total:
-                raise DataError(f"{path}: fold {k} has {n} of {total} images with class {name}, "
-                                f"expected some with and some without; use fewer --folds")
-
-
-def read_folds(path):
-    """{image name: fold} of a folds.csv."""
-    header, rows = read_csv(Path(path), "ImageId,fold")
-    if header != ["ImageId", "fold"]:
-        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected ImageId,fold")
-    folds = {}
-    for n, r in rows:
-        if not re.fullmatch(r"[0-9]{1,4}", r["fold"]) or r["ImageId"] in folds:
-            raise DataError(f"{path}, row {n}: '{r['ImageId'][:80]}' in fold '{r['fold'][:40]}', "
-                            "expected each image once and folds counted from 0")
-        folds[r["ImageId"]] = int(r["fold"])
-    return folds

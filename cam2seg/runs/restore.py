@@ -1,17 +1,18 @@
-"""Networks from the checkpoints of a run, each checked before anything is written."""
+"""Networks from the checkpoints of a run. All are checked before a script writes anything."""
 
 import torch
 
-from . import rundir
 from .checkpoints import CheckpointError, load_checkpoint
+from .folder import fold_files
 
 PREPROCESS = {"size": 2, "mean": 3, "std": 3}  # how many numbers each has
 
 
 def network(build, path, kind, like=None):
-    """build(**model_args) with the weights of a checkpoint, and the checkpoint.
+    """Build a network with the weights of a checkpoint; return it and the checkpoint's dict.
 
-    like: a checkpoint that must have the same model_args and preprocess. Raises CheckpointError.
+    build: called with the checkpoint's model_args. like: another checkpoint's dict, whose
+    model_args and preprocess must be the same. Raises CheckpointError.
     """
     state = load_checkpoint(path, kind)
     for key in ("model_args", "preprocess", "model"):
@@ -21,7 +22,7 @@ def network(build, path, kind, like=None):
             raise CheckpointError(f"{path}: {key} {state[key]}, expected {like[key]}")
     _check_preprocess(path, state)
     try:
-        model = build(**{**state["model_args"], "weights": "none"})  # never a download
+        model = build(**{**state["model_args"], "weights": "none"})  # so that nothing is downloaded
         model.load_state_dict(state["model"])
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -31,6 +32,7 @@ def network(build, path, kind, like=None):
 
 
 def _check_preprocess(path, state):
+    """Raise CheckpointError unless size, mean, std and class names can be used."""
     pre, classes = state["preprocess"], state["preprocess"].get("classes")
     for key, count in PREPROCESS.items():
         values = pre.get(key)
@@ -45,15 +47,22 @@ def _check_preprocess(path, state):
 
 
 def networks(folder, name, build, kind, like=None):
-    """{fold: network} of fold*/name, which must be those of one run, and the last checkpoint."""
+    """Networks {fold: network} of all files fold*/`name` of a run, and the dict of the last one.
+
+    Raises CheckpointError where one is damaged or differs in model_args or preprocess.
+    """
     nets = {}
-    for k, path in rundir.fold_files(folder, name).items():
+    for k, path in fold_files(folder, name).items():
         nets[k], like = network(build, path, kind, like)
     return nets, like
 
 
-def check_resume(folder, folds, done, build, meta, epochs):
-    """Raise CheckpointError unless the folds that are begun, but not done, can be taken up."""
+def check_checkpoints(folder, folds, done, build, meta, epochs):
+    """Raise CheckpointError unless the folds that are begun, but not done, can be resumed.
+
+    folds: their numbers; done: name of the file that says that a fold is done; build, meta: the
+    network and what its checkpoints hold; epochs: how many there shall be.
+    """
     for k in folds:
         out = folder / f"fold{k}"
         if (out / done).exists() or not (out / "last.pt").exists():
@@ -67,7 +76,7 @@ def check_resume(folder, folds, done, build, meta, epochs):
 
 
 def _wrong_in(last, epochs):
-    """What is wrong with the state of the training in a checkpoint, or None."""
+    """Say what is wrong with the state of a training in a checkpoint; None if nothing is."""
     for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
                       ("epochs_done", int)):
         if not isinstance(last.get(key), form):
@@ -78,12 +87,12 @@ def _wrong_in(last, epochs):
         if not isinstance(b, dict) or not isinstance(b.get("epoch"), int) or not isinstance(
                 b.get("val_loss"), float):
             return f"{b} among the best epochs, expected epoch and val_loss"
-    midway = last.get("midway")
-    if not last["best"] and not midway:
+    partial = last.get("partial_epoch")
+    if not last["best"] and not partial:
         return "no best epoch, expected one or more"
-    if midway is not None and not (isinstance(midway, list) and midway and all(
+    if partial is not None and not (isinstance(partial, list) and partial and all(
             isinstance(m, dict) and isinstance(m.get("sizes"), list)
             and getattr(m.get("losses"), "shape", None) == (len(m["sizes"]),)
-            and getattr(m.get("rng"), "dtype", None) == torch.uint8 for m in midway)):
-        return "midway without losses, sizes and rng of each process, expected all three"
+            and getattr(m.get("rng"), "dtype", None) == torch.uint8 for m in partial)):
+        return "partial_epoch without losses, sizes and rng of each process, expected all three"
     return None

@@ -1,0 +1,80 @@
+"""Image files turned into arrays.
+
+BMP, GIF, JPEG, PNG, TIFF and WebP are known by their content: grey, RGB, 16-bit, palette, alpha or
+CMYK, of any size.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import DataError
+
+# Pillow would also read EPS, for which it starts Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+
+def open_image(path):
+    """Read pixels uint8 (H, W, 3), turned as the EXIF tag says and without alpha.
+
+    A 16-bit value keeps its high byte. That is a fixed rule, which does not depend on the picture.
+    Raises DataError for a file that is missing, truncated, too large or not an image.
+    """
+    return np.asarray(open_rgb(path))
+
+
+def open_rgb(path):
+    """Read an image as a decoded Pillow image of mode RGB; see open_image."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "F":
+                raise DataError(f"{path}: floating-point pixels, expected 8 or 16 bits")
+            if image.mode.startswith("I"):
+                high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+                return Image.fromarray(high).convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+
+
+def _reason(error):
+    """The first line of Pillow's error without the path, which our own message names."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no known format"
+    return str(error).splitlines()[0].split(": '/")[0] if str(error) else type(error).__name__
+
+
+def scan(folder, names, rows_of=None, after_each=None):
+    """Decode every image once, so that a bad file shows before training: {name: (H, W)}.
+
+    rows_of: {name: "file, row n"}, which an error message puts in front. after_each() is called
+    after every image; what it raises ends the scan. Raises DataError for the first bad image.
+    """
+    folder = Path(folder)
+
+    def size(name):
+        try:
+            return open_image(folder / name).shape[:2]
+        except DataError as error:
+            where = f"{rows_of[name]}: " if rows_of and name in rows_of else ""
+            raise DataError(f"{where}{error}") from error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without the GIL
+        sizes = {}
+        for name, found in zip(names, pool.map(size, names), strict=True):
+            if after_each:
+                after_each()
+            sizes[name] = found
+        return sizes
+
+
+def default_size(size):
+    """Round each side of an image's (H, W) to a multiple of 32, the stride of the encoder."""
+    return tuple(max(32, 32 * round(side / 32)) for side in size)

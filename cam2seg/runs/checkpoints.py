@@ -1,0 +1,76 @@
+"""Checkpoints: plain dicts of tensors and values, whole or absent, read without running code."""
+
+import io
+import sys
+
+import torch
+
+from .. import Error
+from ..data.files import whole_file
+from . import processes
+
+FORMAT = 1
+
+
+class CheckpointError(Error):
+    """A checkpoint is not what was expected; the message is one line that names the file."""
+
+
+def save_checkpoint(path, model, meta):
+    """Write {"format", "model", **meta}, whole or not at all, in the first process.
+
+    meta: a dict of tensors and plain values.
+    """
+    if not processes.is_first():
+        return
+    memory = io.BytesIO()  # torch.save raises no OSError where the disk is full
+    torch.save({"format": FORMAT, "model": model.state_dict(), **_interned(meta)}, memory)
+    with whole_file(path, "wb") as file:
+        file.write(memory.getbuffer())
+
+
+def _interned(value):
+    """Copy a value so that equal strings in it are one object.
+
+    pickle writes an object once and refers to it later, so that equal checkpoints have equal bytes
+    only if equal strings are the same object in both.
+    """
+    if isinstance(value, dict):
+        return {_interned(k): _interned(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_interned, value))
+    return sys.intern(value) if isinstance(value, str) else value
+
+
+def load_checkpoint(path, kind=None):
+    """Read the dict of save_checkpoint onto the CPU; no code in the file is run (weights_only).
+
+    kind: "classifier" or "unet", or None for any. Raises CheckpointError for a file that is
+    missing, damaged, of another format or of another kind.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}")
+    if kind and state.get("kind") != kind:
+        raise CheckpointError(f"{path}: a {state.get('kind')}, expected a {kind}")
+    return state
+
+
+def load_training_state(path, kind, model, optimizer, plateau):
+    """Put model, optimizer and plateau scheduler back to where last.pt left them.
+
+    Returns the best epochs so far, the number of epochs done, and the state of a partial epoch (see
+    training.fit.partial_epoch_state) or None. Raises CheckpointError where the file does not fit.
+    """
+    last = load_checkpoint(path, kind)
+    try:
+        for name, part in (("model", model), ("optimizer", optimizer), ("plateau", plateau)):
+            part.load_state_dict(last[name])
+        return last["best"], last["epochs_done"], last.get("partial_epoch")
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: does not fit this run ({reason})") from error

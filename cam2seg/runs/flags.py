@@ -1,0 +1,94 @@
+"""The command line of the four scripts: shared flags, their types, and one-line errors.
+
+Nothing here imports torch, so that --help and a wrong flag are answered at once.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from .exits import one_line
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the default of a flag that has one."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a flag, and exits with status 2."""
+
+    def error(self, message):
+        self.exit(2, f"error: {one_line(message)}; --help shows the flags\n")
+
+
+def parser(doc):
+    """Parser whose help begins with the docstring of the script."""
+    return Parser(description=doc, allow_abbrev=False, formatter_class=Help)
+
+
+def add_data(p, labels="a CSV of labels or masks, or a folder with a subfolder per class"):
+    """Add the flags that name images and labels; `labels` is the help of --labels."""
+    p.add_argument("--data", type=Path, help="folder with train_images/ and train.csv")
+    p.add_argument("--images", type=Path, help="folder of images, instead of train_images/")
+    p.add_argument("--labels", type=Path, help=labels + ", instead of train.csv")
+
+
+def add_training(p, epochs, batch_size, batch_source):
+    """Add the flags of both training scripts with their defaults; batch_source is a help text."""
+    p.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"),
+                   help="size of the network's input, DEV-12 (default: that of the first image, "
+                        "in multiples of 32)")
+    p.add_argument("--hflip", action=argparse.BooleanOptionalAction, default=True,
+                   help="random horizontal mirror, [P] IV")
+    p.add_argument("--vflip", action=argparse.BooleanOptionalAction, default=False,
+                   help="random vertical mirror, [P] IV")
+    p.add_argument("--epochs", type=positive, default=epochs, help="DEV-12")
+    p.add_argument("--batch-size", type=positive, default=batch_size, help=batch_source)
+    p.add_argument("--fold", type=natural,
+                   help="train this fold only, counted from 0 (default: all)")
+    add_machine(p)
+    p.add_argument("--seed", type=natural, default=0, help="DEV-12")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def add_machine(p):
+    """Add the flags that say what the script runs on."""
+    p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    p.add_argument("--workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
+                   help="processes that read images")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--amp", action="store_true", help="bfloat16 autocast, on CUDA and CPU")
+
+
+def natural(text, least=0):
+    """Flag type: a whole number from `least` up."""
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
+    return value
+
+
+def positive(text):
+    """Flag type: a whole number from 1 up."""
+    return natural(text, 1)
+
+
+def fraction(text):
+    """Flag type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
+def learning_rate(text):
+    """Flag type: a finite number from 0 up."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 up")
+    return value

@@ -1,0 +1,155 @@
+"""The folder of a run: args.json, what a resumed run must find unchanged, and its folds' files."""
+
+import hashlib
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from ..data.csv_files import write_csv
+from ..data.errors import DataError
+from ..data.files import whole_file
+from . import processes
+from .locks import lock
+
+# Flags that may differ between a run and its --resume, because they do not change its results.
+FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
+# What the scripts leave in --out, and what --overwrite deletes.
+OUTPUT_FILES = (
+    "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
+    "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
+    "ignore.csv", "class_[0-9]*.png", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv",
+    "fold[0-9]*/log.jsonl")
+
+
+def start_run(args, sources, classes, names, fold=None):
+    """Make the folder args.out for a new run, or check it for a resumed one.
+
+    sources: files that a resumed run must find unchanged, like the list of image names. fold (N,):
+    the folds of the named images, written to folds.csv. A folder that holds a run needs --resume
+    (same flags and sources) or --overwrite, and no other process may be at work in it. The first
+    process does this for all. Raises DataError and OSError.
+    """
+    now = {"args": plain_flags(args), "classes": classes, "sha256": digests(sources),
+           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
+    now["sha256"]["the list of images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
+    processes.stop_if_asked()
+    processes.run_on_first(lambda: _prepare(args, now, folds), (DataError, OSError))
+
+
+def digests(paths):
+    """SHA-256 {path: digest} of those paths that are files."""
+    out = {}
+    for path in paths:
+        if path and Path(path).is_file():
+            out[str(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return out
+
+
+def _prepare(args, now, folds):
+    """Do the work of start_run: check the folder, lock it, clear it and write args.json."""
+    path, begun = args.out / "args.json", args.out / "args.json.tmp"
+    if folds is None and fold_files(args.out, "*.pt"):
+        raise DataError(f"{args.out} holds networks: name another --out")
+    if path.exists() and not (args.overwrite or args.resume):
+        raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "
+                        "on with it, or name another --out")
+    links = [p for p in args.out.glob("fold[0-9]*") if p.is_symlink()]
+    if links:
+        raise DataError(f"{links[0]} is a link, expected a folder: all is written inside --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    lock(args.out)
+    if path.exists() and args.resume:
+        check_same_run(path, now)
+        return
+    old = _old_outputs(args, path.exists() or begun.exists(), now["sha256"])
+    if path.exists():
+        path.replace(begun)
+    begun.touch()  # stays until args.json is written and says that this run is only begun
+    for file in old:
+        file.unlink()
+    if folds is not None:
+        write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
+    write_json(path, now)
+
+
+def _old_outputs(args, is_run, sources):
+    """Files of an earlier run that a new one deletes. Raises DataError where it must not."""
+    old = [p for name in OUTPUT_FILES for n in (name, f"{name}.tmp") for p in args.out.glob(n)]
+    read = {Path(s).resolve() for s in sources}
+    for file in old:
+        if file.resolve() in read:
+            raise DataError(f"{args.out} holds {file.name}, which this run reads: name another "
+                            "--out")
+    if old and not (is_run or args.overwrite):
+        raise DataError(f"{args.out} holds {old[0].name}, but no args.json of a run: add "
+                        "--overwrite to replace it, or name another --out")
+    return old
+
+
+def check_flags(args):
+    """Raise DataError where --resume comes with other flags than those of the run it resumes."""
+    path = args.out / "args.json"
+    if args.resume and path.exists():
+        check_same_run(path, {"args": plain_flags(args), "sha256": {}})
+
+
+def check_same_run(path, now):
+    """Raise DataError unless the args.json at `path` has the flags and digests of `now`."""
+    then = read_run(path, sha256=dict)
+    for key, value in now["args"].items():
+        if key not in FLAGS_FREE_TO_CHANGE and then["args"].get(key) != value:
+            raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
+                            f"{then['args'].get(key)}: a resumed run keeps its flags")
+    changed = [what for what, sha in now["sha256"].items() if then["sha256"].get(what) != sha]
+    if changed:
+        raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
+                        "keeps its images and labels")
+
+
+def plain_flags(args):
+    """All flags {name: value} as values that JSON and weights_only checkpoints can hold."""
+    return {k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v]
+            if isinstance(v, (list, tuple)) else v for k, v in vars(args).items()}
+
+
+def result_flags(args):
+    """The flags that change the results; they are the same for a run and its --resume."""
+    return {k: v for k, v in plain_flags(args).items() if k not in FLAGS_FREE_TO_CHANGE}
+
+
+def read_json(path):
+    """Read a JSON file. Raises DataError for a file that is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def read_run(path, **more):
+    """Read the args.json or metrics.json of a run.
+
+    `more` names further parts that it must have, with their types. Raises DataError where a part
+    is missing.
+    """
+    found = read_json(path)
+    for key, form in {"args": dict, "classes": list, **more}.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), form):
+            raise DataError(f"{path}: no {key} in it, expected a file written by one of the "
+                            "scripts")
+    return found
+
+
+def fold_files(folder, name):
+    """Files {fold: path} called fold0/`name`, fold1/`name` and so on, in that order."""
+    found = {int(p.parent.name[4:]): p for p in sorted(Path(folder).glob(f"fold*/{name}"))
+             if re.fullmatch(r"fold[0-9]{1,4}", p.parent.name)}
+    return dict(sorted(found.items()))
+
+
+def write_json(path, value):
+    """Write a JSON file, whole or not at all, in the first process."""
+    if processes.is_first():
+        with whole_file(path, encoding="utf-8") as file:
+            file.write(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,173 @@
+"""The processes of a run that torchrun starts, and what they tell each other.
+
+torchrun starts a script once for each process. After join() they act as one run. Without torchrun
+there is one process: every function here then returns at once and communicates with nobody. Only
+the first process (rank 0) writes files.
+"""
+
+import io
+import os
+import re
+from contextlib import contextmanager
+from datetime import timedelta
+
+from .signals import Stopped, asked_to_stop
+
+_world = (0, 1)  # rank and number of processes, set by join()
+
+
+class Lost(RuntimeError):
+    """Another process of the run is gone."""
+
+
+def rank():
+    """Number of this process, counted from 0."""
+    return _world[0]
+
+
+def world_size():
+    """How many processes the run has."""
+    return _world[1]
+
+
+def is_first():
+    """Whether this is the process that writes files."""
+    return _world[0] == 0
+
+
+def torchrun_world():
+    """Rank and number of processes by torchrun's environment variables; (0, 1) without them."""
+    values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+    if "MASTER_ADDR" not in os.environ or not all(v.isdecimal() for v in values):
+        return 0, 1
+    return tuple(map(int, values))
+
+
+def join():
+    """Join the processes that torchrun has started: gloo on the CPU, nccl beside it on CUDA."""
+    global _world
+    if torchrun_world()[1] == 1 or _world[1] > 1:
+        return
+    import torch
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with lost_if_gone():
+        torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
+    _world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def leave():
+    """Leave the other processes; this one is then alone."""
+    global _world
+    if _world[1] > 1:
+        import torch
+        torch.distributed.destroy_process_group()
+    _world = (0, 1)
+
+
+@contextmanager
+def lost_if_gone():
+    """Raise Lost where a communication in the block fails because another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("gloo|nccl|connection|peer|socket", str(error), re.IGNORECASE):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        raise Lost(f"process {torchrun_world()[0]} has lost another one ({reason})") from error
+
+
+def distributed_model(model, device):
+    """Wrap a model so that its gradients are means over all processes; alone, return it as it is."""
+    if _world[1] == 1:
+        return model
+    import torch
+    with lost_if_gone():
+        return torch.nn.parallel.DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def all_gather(value):
+    """List of the values that all processes pass, in the order of their ranks.
+
+    value: a tensor, a plain Python value, or a list, tuple or dict of them.
+    """
+    if _world[1] == 1:
+        return [value]
+    import torch
+    file = io.BytesIO()
+    torch.save(value, file)
+    own = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+    with lost_if_gone():
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_world[1])]
+        torch.distributed.all_gather(sizes, torch.tensor([len(own)]))
+        longest = int(max(sizes))
+        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+        torch.distributed.all_gather(parts, torch.nn.functional.pad(own, (0, longest - len(own))))
+    return [torch.load(io.BytesIO(p[:int(n)].numpy().tobytes()), weights_only=True)
+            for p, n in zip(parts, sizes, strict=True)]
+
+
+def gather_in_turn(mine):
+    """One list of the items of all processes, dealt out in turn: item i comes from process
+    i % world_size()."""
+    parts = all_gather(mine)
+    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+
+
+def all_reduce_or_stop(n):
+    """Sum of the whole numbers n of all processes.
+
+    Raises Stopped in all of them if a signal has asked any of them to stop.
+    """
+    if _world[1] == 1:
+        stop_if_asked()
+        return n
+    import torch
+    both = torch.tensor([n, asked_to_stop()])
+    with lost_if_gone():
+        torch.distributed.all_reduce(both[:1])
+        torch.distributed.all_reduce(both[1:], torch.distributed.ReduceOp.MAX)
+    if both[1]:
+        raise Stopped(int(both[1]))
+    return int(both[0])
+
+
+def stop_if_asked():
+    """Raise Stopped if this process runs alone and a signal has asked it to stop.
+
+    Several processes must stop at the same step; they call all_reduce_or_stop instead.
+    """
+    if asked_to_stop() and _world[1] == 1:
+        raise Stopped(asked_to_stop())
+
+
+def broadcast_buffers(model):
+    """Give every process the first one's buffers, which are BatchNorm's running statistics."""
+    if _world[1] > 1:
+        import torch
+        with lost_if_gone():
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+
+def barrier():
+    """Wait until all processes are here."""
+    all_gather(None)
+
+
+def run_on_first(job, errors):
+    """Call job() in the first process only, and return its result in all of them.
+
+    errors: exception types. Where job() raises one of them, the first process raises it on, and the
+    other processes raise errors[0] with the same message.
+    """
+    result = failed = None
+    if is_first():
+        try:
+            result = job()
+        except errors as error:
+            failed = error
+    result, said = all_gather((result, str(failed) if failed else None))[0]
+    if failed or said:
+        raise failed or errors[0](said)
+    return result

@@ -1,0 +1,4 @@
+"""Networks at work on the images of a fold: batches, epochs, the cross-validated loop, held-out maps.
+
+Formulas and losses do not belong here: they come in as arguments.
+"""

@@ -1,0 +1,191 @@
+"""Activation maps of a set of images, each from a classifier that has not seen the image.
+
+This is the first stage of make_masks.py; `args` are its flags. The maps are made batch by batch and
+stored as they come, so that a stopped run goes on with the next batch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .. import cam, models
+from ..data import stored_maps
+from ..data.dataset import ImageSet
+from ..data.errors import DataError
+from ..runs import processes, restore
+from ..runs.exits import blaming
+from ..runs.folder import digests, fold_files, plain_flags, read_run
+from ..runs.inputs import image_dir
+from ..runs.progress import Progress
+from .batches import Batches, to_input
+from .devices import pick_device
+
+# The flags on which the maps depend; the others only turn maps into masks.
+MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "smooth_image",
+             "new_images")
+
+
+class Images(NamedTuple):
+    """The images that get maps."""
+
+    names: list  # N image names
+    fold: np.ndarray  # int (N,): the fold that holds each image out; -1 outside the folds
+    sizes: dict  # {name: (H, W)}
+    classes: list  # C class names
+
+
+class Classifiers(NamedTuple):
+    """The networks that make the maps."""
+
+    nets: dict  # {fold: network}
+    preprocess: dict  # size, mean and std of their input
+    device: torch.device
+
+
+def load_classifiers(args, classes):
+    """Classifiers of the run --cls. Raises DataError and CheckpointError where they do not fit."""
+    with blaming("--device"):
+        device = pick_device(args.device)
+    nets, state = restore.networks(args.cls, f"{args.checkpoint}.pt", models.Classifier,
+                                   "classifier")
+    pre = state["preprocess"]
+    if pre["classes"] != classes:
+        raise DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json says "
+                        f"{classes}")
+    nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
+    one = torch.zeros(1, 3, *(args.size or pre["size"]), device=device)
+    maps_of_view(args, next(iter(nets.values())), one)  # so that a wrong layer stops here
+    return Classifiers(nets, pre, device)
+
+
+def make_maps(args, images, classifiers, report):
+    """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C).
+
+    Both are also written to --out. An image outside the folds gets the mean over the folds
+    (DEV-19). The batches are the same however often the run is stopped and whichever process does
+    them. Only the first process gets the two arrays; the others get None.
+    """
+    if args.resume and stored_maps.is_complete(args.out):
+        if processes.is_first():
+            stored_maps.remove_leftovers(args.out)
+        return load_maps(args, images)
+    size = args.size or classifiers.preprocess["size"]
+    pixels = ImageSet(image_dir(args), images.names, size,
+                      np.zeros((len(images.names), 0), np.float32))
+    store = stored_maps.MapStore(args.out, len(images.names), len(images.classes)) \
+        if processes.is_first() else None
+    done = processes.all_gather(torch.from_numpy(store.done()) if store else None)[0].numpy()
+    clock = Progress(int((~done).sum()), "maps", report)
+    for k in sorted(set(images.fold.tolist())):
+        # An image of the folds only meets the network that has not seen it.
+        members = list(classifiers.nets.values()) if k == -1 else [classifiers.nets[k]]
+        rows_of_fold = np.flatnonzero(images.fold == k)
+        for rows, batch in pending_batches(pixels, rows_of_fold, args, done):
+            found = maps_of_batch(args, members, batch, classifiers) if rows else None
+            for part, made in processes.all_gather((rows, found)):
+                if store and part:
+                    if store.maps is None:
+                        report("note", text=_grid_line(args, members[0], made[0], size))
+                    store.add(part, *made)
+            clock.add(processes.all_reduce_or_stop(len(rows)))
+    if store:
+        store.finish(images.names, images.fold, images.sizes, images.classes)
+    return (store.maps, store.probs) if store else (None, None)
+
+
+def _grid_line(args, model, maps, size):
+    layer = args.target_layer or model.target_layer
+    return (f"maps of {layer}: {maps.shape[2]} x {maps.shape[3]} cells for {size[0]} x {size[1]} "
+            "pixels")
+
+
+def pending_batches(pixels, rows, args, done):
+    """Yield (row numbers, pixels) of this process's batches that hold an image without a map.
+
+    Where another process has one batch more, ([], None) comes last. The batches are cut before any
+    is left out: which images are computed together, and so the last bit of a map, depends on
+    nothing but --batch-size.
+    """
+    cut = [rows[a:a + args.batch_size] for a in range(0, len(rows), args.batch_size)]
+    cut = [part for part in cut if not done[part].all()]
+    if not cut:
+        return
+    batches = Batches(pixels, np.concatenate(cut), args.batch_size, args.workers)
+    mine = [b.tolist() for b in cut[processes.rank()::processes.world_size()]]
+    loader = batches(None)
+    for n in range(-(-len(cut) // processes.world_size())):
+        yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
+
+
+def maps_of_batch(args, members, batch, classifiers):
+    """Mean maps (B, C, h, w) of some networks, divided by their maxima, and mean probabilities.
+
+    members: networks; batch: pixels uint8 (B, H, W, 3). The map of each network is divided by its
+    maximum before the mean is taken, so that each has the same weight (DEV-19).
+    """
+    pre, device = classifiers.preprocess, classifiers.device
+    x = to_input(batch, device, pre["mean"], pre["std"])
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+        seen = [smoothed_maps(args, model, x, pre) for model in members]
+    maps = torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(dim=0)
+    probs = torch.stack([y.float().sigmoid() for _, y in seen]).mean(dim=0)
+    return cam.normalize(maps, "max").cpu(), probs.cpu()
+
+
+def smoothed_maps(args, model, x, preprocess):
+    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image.
+
+    The plain image alone decides at the confidence gate (DEV-15).
+    """
+    if not args.aug_smooth:
+        return maps_of_view(args, model, x)
+    logits = []
+
+    def maps_of(view):
+        maps, y = maps_of_view(args, model, view)
+        logits.append(y)
+        return maps
+
+    mean, std = (torch.tensor(preprocess[k], device=x.device).view(3, 1, 1)
+                 for k in ("mean", "std"))
+    shift = mean / std if args.smooth_image else 0.0  # DEV-6
+    return cam.aug_smooth(maps_of, x, shift), logits[0]
+
+
+def maps_of_view(args, model, x):
+    """Raw maps (B, C, h, w) and logits (B, C) of a batch (B, 3, H, W) as it is."""
+    layer = args.target_layer or model.target_layer
+    with blaming("--target-layer"):
+        if args.method == "guided-gradcam":
+            return cam.guided_grad_cam(model, x, layer)
+        return cam.class_maps(model, x, layer, args.method)
+
+
+def network_files(args):
+    """The files that hold the networks, and the folds that say which images each has seen."""
+    nets = fold_files(args.cls, f"{args.checkpoint}.pt").values()
+    return [args.cls / "folds.csv", *nets]
+
+
+def load_maps(args, images):
+    """Maps and probabilities in --out, if they are those of these flags, networks and images.
+
+    Raises DataError where they are not.
+    """
+    run = read_run(args.out / "args.json", sha256=dict)
+    made = run["args"]
+    for flag in MAP_FLAGS:
+        if plain_flags(args)[flag] != made.get(flag):
+            raise DataError(f"{args.out}: its maps were made with --{flag.replace('_', '-')} "
+                            f"{made.get(flag)}, not {plain_flags(args)[flag]}")
+    stored_maps.check_index(args.out, images.names, images.fold, images.sizes)
+    for path, sha in digests(network_files(args)[1:]).items():
+        if run["sha256"].get(path) != sha:
+            raise DataError(f"{args.out}: its maps were not made with {path} as it is now; run "
+                            "without --reuse-maps")
+    _, its_classes, probs, maps = stored_maps.read(args.out)
+    if its_classes != images.classes:
+        raise DataError(f"{args.out}/maps.csv, row 1: maps of classes {','.join(its_classes)}, "
+                        f"expected {','.join(images.classes)}; run without --reuse-maps")
+    return maps, probs
