@@ -1,0 +1,80 @@
+"""The folds of a cross-validation: how they are made, checked and read back."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .csv_files import read_csv
+from .errors import DataError
+
+
+def make_folds(y, folds, seed=0):
+    """Give each row of the labels y (N, C) a fold: int (N,), multi-label stratified.
+
+    This is iterative stratification (Sechidis et al. 2011). The rarest class is shared out first.
+    Each of its images goes to the fold that lacks most images of that class, and among equal ones
+    to the fold that lacks most images. DEV-12: the paper gives no rule.
+    """
+    y = np.asarray(y, np.int64)
+    order = np.random.default_rng(seed).permutation(len(y))
+    fold = np.full(len(y), -1)
+    # Both are counted `folds` times, so that the part of a fold is a whole number.
+    lacks_images = np.full(folds, len(y))
+    lacks_class = np.tile(y.sum(axis=0), (folds, 1))
+
+    def place(i, c):
+        need = lacks_images if c is None else lacks_class[:, c]
+        k = max(range(folds), key=lambda k: (need[k], lacks_images[k], -k))
+        fold[i] = k
+        lacks_images[k] -= folds
+        lacks_class[k] -= folds * y[i]
+
+    left = y.sum(axis=0)
+    while left.any():
+        c = min(np.flatnonzero(left), key=lambda c: (left[c], c))
+        for i in order[(y[order, c] > 0) & (fold[order] < 0)]:
+            place(i, c)
+        left = y[fold < 0].sum(axis=0)
+    for i in order[fold[order] < 0]:
+        place(i, None)
+    return fold
+
+
+def check_folds(path, labels, fold, folds):
+    """Raise DataError, naming the label file `path`, unless every fold has images with and images
+    without each class."""
+    for c, name in enumerate(labels.classes):
+        if not labels.y[:, c].any():
+            raise DataError(f"{path}: class {name} never occurs, expected images of every class "
+                            f"({', '.join(labels.classes)})")
+        for k in range(folds):
+            n, total = int(labels.y[fold == k, c].sum()), int((fold == k).sum())
+            if n == 0 or n == total:
+                raise DataError(f"{path}: fold {k} has {n} of {total} images with class {name}, "
+                                f"expected some with and some without; use fewer --folds")
+
+
+def read_folds(path):
+    """Read {image name: fold} from a folds.csv. Raises DataError."""
+    header, rows = read_csv(Path(path), "ImageId,fold")
+    if header != ["ImageId", "fold"]:
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected ImageId,fold")
+    folds = {}
+    for n, r in rows:
+        if not re.fullmatch(r"[0-9]{1,4}", r["fold"]) or r["ImageId"] in folds:
+            raise DataError(f"{path}, row {n}: '{r['ImageId'][:80]}' in fold '{r['fold'][:40]}', "
+                            "expected each image once and folds counted from 0")
+        folds[r["ImageId"]] = int(r["fold"])
+    return folds
+
+
+def folds_of(path, names):
+    """Fold int (N,) of the named images in a folds.csv. Raises DataError for an image without
+    one."""
+    fold = read_folds(path)
+    missing = [n for n in names if n not in fold]
+    if missing:
+        raise DataError(f"{path}: no fold for {len(missing)} of {len(names)} images, the first is "
+                        f"{missing[0]}")
+    return np.array([fold[n] for n in names])

@@ -1,0 +1,79 @@
+"""How a script ends: its exit status, and the one line that says why."""
+
+import os
+import re
+import signal
+import sys
+import warnings
+from contextlib import contextmanager, nullcontext, redirect_stdout
+
+from .. import Error
+from ..data.errors import DataError
+from . import locks, memory, processes, signals
+
+
+def one_line(error, longest=1000):
+    """Text of an error in one line: control characters are escaped, a long text is cut."""
+    text = str(error).rstrip()
+    if "\nOriginal Traceback" in text:  # a worker process hands on its own traceback
+        text = text.splitlines()[-1].partition("Error: ")[2]
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= longest else f"{text[:longest]} ..."
+
+
+@contextmanager
+def blaming(what):
+    """Turn a ValueError of the top floor into a DataError that names the user's flag or file."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"{what}: {error}") from error
+
+
+def run(main, get_args):
+    """Exit status of main(get_args()), as a script returns it to the shell.
+
+    It is 0 for success, 2 with one line on standard error for bad input, 130 and 143 after Ctrl-C
+    and SIGTERM, and 1 where memory ran out or another process of the run is gone.
+    """
+    memory.keep_freed_memory()
+    # Pillow and torch warn about odd files, which are read or refused in one line.
+    warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
+    rank = processes.torchrun_world()[0]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # so that a name the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with signals.stop_between_steps(), open(os.devnull, "w") as nowhere:
+            with redirect_stdout(nowhere) if rank else nullcontext():
+                main(get_args())
+        processes.leave()
+    except (signals.Stopped, KeyboardInterrupt) as stop:
+        signum = getattr(stop, "signum", signal.SIGINT)
+        if not rank:
+            print(f"stopped by {signal.Signals(signum).name}; the same command with --resume goes "
+                  "on from here", file=sys.stderr)
+        return 128 + signum
+    except (processes.Lost, RuntimeError, MemoryError) as error:
+        return _broken(error)
+    except (Error, FloatingPointError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    finally:
+        locks.unlock_all()
+    return 0
+
+
+def _broken(error):
+    """Say what a run lacked and return status 1; raise the error on where it is none of these."""
+    text = one_line(error) or type(error).__name__
+    if isinstance(error, processes.Lost):
+        print(f"error: {text}; the same command with --resume goes on from the last epoch",
+              file=sys.stderr)
+        return 1
+    if isinstance(error, RuntimeError) and not re.search("DataLoader worker|out of memory|"
+                                                         "shared memory", text):
+        raise error
+    print(f"error: {text}; fewer --workers or a smaller --batch-size may help, --resume goes on "
+          "from the last epoch", file=sys.stderr)
+    return 1

@@ -1,0 +1,73 @@
+"""The images, labels and folds that the flags of a script name, read and checked."""
+
+from ..data import folds as folds_of_data
+from ..data import images, labels
+from ..data.errors import DataError
+from . import processes
+from .progress import Progress, silent
+
+
+def image_dir(args):
+    """The folder of images by --images, --data or --labels. Raises DataError where none is given."""
+    if args.images or args.data:
+        return args.images or args.data / "train_images"
+    if args.labels and args.labels.is_dir():
+        return args.labels
+    raise DataError("no images given: --data FOLDER (with train_images/ and train.csv) or --images "
+                    "FOLDER; for embedded data: python -m cam2seg.demo data/demo, then --data "
+                    "data/demo")
+
+
+def label_path(args):
+    """The label file by --labels or --data; None where neither names one."""
+    return args.labels or (args.data and args.data / "train.csv")
+
+
+def load_labels(args, report=silent):
+    """Labels and {name: (H, W)} of the images and labels that the flags name, all checked.
+
+    Several processes check the images once: the first does it for all. Raises DataError.
+    """
+    folder, path = image_dir(args), label_path(args)
+    if path is None:
+        raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
+    found = labels.read_labels(path, folder)
+    rows_of = {name: f"{path}, row {row}"  # reversed, so that the first row of an image stays
+               for (name, _), row in reversed(found.rows.items()) if row}
+    sizes = scan(folder, found.names, report, rows_of)
+    if found.rles is not None:
+        labels.check_masks(path, found, sizes)
+    return found, sizes
+
+
+def scan(folder, names, report=silent, rows_of=None):
+    """Sizes {name: (H, W)} of images, each decoded once by the first process of the run.
+
+    Raises DataError for a bad image, and Stopped where a signal has asked for the end.
+    """
+    report("note", text=f"checking {len(names)} images in {folder}")
+    clock = Progress(len(names), f"checking images in {folder}", report)
+    return processes.run_on_first(
+        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1)), (DataError, OSError))
+
+
+def new_folds(args, found):
+    """Fold int (N,) of labelled images: that of the run which --resume goes on with, or new ones.
+
+    Raises DataError where the folds cannot be used.
+    """
+    path = args.out / "folds.csv"
+    if args.fold is not None and not 0 <= args.fold < args.folds:
+        raise DataError(f"--fold {args.fold}: expected 0 to {args.folds - 1}")
+    if args.folds < 2 or args.folds > len(found.names):
+        raise DataError(f"--folds {args.folds}: expected 2 to {len(found.names)}, the images")
+    if args.resume and (args.out / "args.json").exists():
+        fold = folds_of_data.folds_of(path, found.names)
+        if fold.max() >= args.folds:
+            raise DataError(f"{path}: {found.names[fold.argmax()]} in fold {fold.max()}, expected "
+                            f"folds up to {args.folds - 1}")
+        folds_of_data.check_folds(path, found, fold, args.folds)
+        return fold
+    fold = folds_of_data.make_folds(found.y, args.folds, args.seed)
+    folds_of_data.check_folds(label_path(args), found, fold, args.folds)
+    return fold

@@ -1,0 +1,32 @@
+"""A lock on the folder of a run, so that two processes never write into one."""
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: folders are not locked there
+    fcntl = None
+
+from ..data.errors import DataError
+
+_held = []  # open files of the folders that this process has locked
+
+
+def lock(folder):
+    """Keep other processes out of a folder until unlock_all() or the end of this process.
+
+    Raises DataError where another process is at work in it.
+    """
+    if fcntl is None:
+        return
+    file = open(folder / ".lock", "a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, workers do not inherit it
+    except OSError as error:
+        file.close()
+        raise DataError(f"{folder} is in use by another process") from error
+    _held.append(file)
+
+
+def unlock_all():
+    """Give back all locks of this process."""
+    while _held:
+        _held.pop().close()
