@@ -1,7 +1,7 @@
-"""Binary masks in NumPy: run lengths and thresholding. True = defect, sizes are (H, W).
+"""Binary masks in NumPy: run lengths and thresholding. True means defect; sizes are (H, W).
 
-Run lengths are those of Kaggle's Severstal files: 1-based start/length pairs, counted column by
-column (down the first column, then the second). [P-n]: Sydorskyi 2022, see AUDIT.md.
+Run lengths are written as in Kaggle's Severstal files: pairs of start and length. Pixels are
+counted from 1, down the first column, then down the second, and so on. See AUDIT.md.
 
     >>> rle_encode(np.array([[0, 1], [1, 1]], bool))
     '2 3'
@@ -10,41 +10,49 @@ column (down the first column, then the second). [P-n]: Sydorskyi 2022, see AUDI
 """
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
-# int() also takes "1_000" and other scripts' digits, which no other reader of the format does.
+# int() would also take "1_000" and the digits of other scripts, which no other reader of the format
+# accepts.
 WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
-def rle_encode(mask):
-    """Run lengths of a mask (H, W), "" where it is empty. Raises ValueError unless 2-D."""
+def rle_encode(mask: np.ndarray) -> str:
+    """The run lengths of a mask (H, W). An empty mask gives "".
+
+    Every value but 0 counts as True. Raises ValueError where the mask is not 2-D.
+    """
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W), got shape {mask.shape}")
     flat = np.zeros(mask.size + 2, np.int8)
     flat[1:-1] = mask.T.ravel() != 0  # column by column
-    edges = np.flatnonzero(np.diff(flat)) + 1  # starts and one-past-ends in turn, 1-based
-    edges[1::2] -= edges[::2]
+    edges = np.flatnonzero(np.diff(flat)) + 1  # by turns: a start, and one past an end
+    edges[1::2] -= edges[::2]  # that end becomes a length
     return " ".join(map(str, edges.tolist()))
 
 
-def rle_decode(rle, size):
-    """Mask bool (H, W) of run lengths; raises ValueError as checked_runs does."""
+def rle_decode(rle: str, size: tuple[int, int]) -> np.ndarray:
+    """The mask, bool (H, W), that run lengths describe for an image of size (H, W).
+
+    Raises ValueError for the faults that checked_runs lists.
+    """
     H, W = size
     runs = checked_runs(rle, size)
     steps = np.zeros(H * W + 1, np.int8)
     steps[runs[:, 0] - 1] += 1
-    steps[runs[:, 0] - 1 + runs[:, 1]] -= 1  # cancels the start of a run that touches this one
+    steps[runs[:, 0] - 1 + runs[:, 1]] -= 1  # 0 where the next run starts at once
     return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(W, H).T
 
 
-def checked_runs(rle, size):
-    """Runs (n, 2) of 1-based start and length, checked against the image's (H, W).
+def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
+    """The runs as int64 (n, 2), start and length, after a check against the image's size (H, W).
 
-    Raises ValueError, saying which run, for an odd number of values, a value that is no whole
-    number, a length or start below 1, runs that overlap or go backwards, and a run that ends
-    beyond H * W.
+    Raises ValueError for an odd number of values, for a value that is not a whole number, for a
+    start or length below 1, for runs that overlap or go backwards, and for a run that ends beyond
+    H * W. The message quotes the value or the run.
     """
     H, W = size
     values = rle.split()
@@ -70,17 +78,24 @@ def _show(runs, row):
     return f"'{runs[row, 0]} {runs[row, 1]}'"
 
 
-def binarize(map, threshold, min_seg_len=0):
-    """Mask bool (H, W) of a map (H, W): pixels at `threshold` or above, all or nothing by area.
+def binarize(map: np.ndarray, threshold: float, min_seg_len: int = 0) -> np.ndarray:
+    """The mask, bool (H, W), of a map (H, W): the pixels at `threshold` or above.
 
-    A mask of fewer than `min_seg_len` pixels is dropped whole (paper's section V; DEV-13: the
-    paper does not say per mask or per component, nor whether the bound itself is kept).
+    A mask of fewer than `min_seg_len` pixels becomes empty as a whole ([P] section V). The paper
+    does not say whether it means the mask or each of its components, nor whether a mask of exactly
+    that area is kept; here it is (DEV-13).
     """
-    # DEV-20: the bound itself counts; compared in the dtype of the map, as threshold_counts does
+    # A pixel at the threshold itself is in (DEV-20). float() lets NumPy compare in the dtype of the
+    # map, as metrics.threshold_counts does: both then agree on every pixel.
     mask = np.asarray(map) >= float(threshold)
     return mask if mask.sum() >= min_seg_len else np.zeros_like(mask)
 
 
-def decode_all(rles, name, size, classes):
-    """Masks bool (C, H, W) of one image from {(name, class index): run lengths}; absent = empty."""
+def decode_all(rles: Mapping[tuple[str, int], str], name: str, size: tuple[int, int],
+               classes: int) -> np.ndarray:
+    """The masks of all C = `classes` classes of one image, bool (C, H, W).
+
+    `rles` maps (image name, class index) to run lengths. A class without an entry has an empty
+    mask. Raises ValueError as rle_decode does.
+    """
     return np.stack([rle_decode(rles.get((name, c), ""), size) for c in range(classes)])

@@ -1,24 +1,32 @@
-"""Mask and label scores in NumPy, every one from counts over the whole set.
+"""Scores of masks and of probabilities in NumPy. Every score is computed from counts over the whole
+set of images, and is never a mean of the scores of batches.
 
-Notation: N images, C classes; inter, truth, pred (N, C) are pixel counts of the common, the true
-and the predicted mask of each (image, class) pair. Where a ratio is 0/0 because truth and
-prediction are both empty it is `empty` (1 by [P-6]); a 0/0 with something missed is 0.
+Notation: N images, C classes. A pair is an image with a class. inter, truth and pred (N, C) count
+the pixels of each pair: those in both masks, those in the true mask, those in the predicted mask.
+Where both masks are empty, a ratio of counts is 0/0 and is given the value `empty`, which is 1 by
+[P-6]. Where only one of them is empty, a ratio that is 0/0, such as the precision of an empty
+prediction, is given the value 0.
 
     >>> dice(np.array([1, 1, 0]), np.array([0, 1, 1]))
     0.5
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .masks import decode_all
 
 SCORES = ("dice_pairs", "dice_present", "dice_dataset", "iou", "precision", "recall")
+Scores = dict[str, tuple[list[float | None], float | None]]  # name: values of the classes, mean
 
 
-def dice(truth, pred, empty=1.0):
-    """2 |T and P| / (|T| + |P|) of two masks of one shape; `empty` where both are empty.  [P-6]"""
+def dice(truth: np.ndarray, pred: np.ndarray, empty: float = 1.0) -> float:
+    """Dice of two masks: 2 #(T and P) / (#T + #P), or `empty` where both are empty  ([P-6]).
+
+    Raises ValueError where the masks differ in shape.
+    """
     truth, pred = np.asarray(truth, bool), np.asarray(pred, bool)
     if truth.shape != pred.shape:
         raise ValueError(f"masks differ in shape: {truth.shape} and {pred.shape}")
@@ -26,19 +34,24 @@ def dice(truth, pred, empty=1.0):
 
 
 def _dice(inter, truth, pred, empty):
+    """Dice of each element of three arrays of counts."""
     return _ratio(2 * inter, truth + pred, truth + pred == 0, empty)
 
 
-def _ratio(a, b, is_empty, empty):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def _ratio(numerator, denominator, both_empty, empty):
+    """numerator / denominator of counts, `empty` where `both_empty`, and 0 at any other 0/0."""
+    a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     out = np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b != 0)
-    return np.where(is_empty, empty, out)
+    return np.where(both_empty, empty, out)
 
 
-def mask_counts(names, truth, pred, sizes, classes):
-    """inter, truth, pred in pixels, int (3, N, C), of two sets {(name, class index): run lengths}.
+def mask_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
+                pred: Mapping[tuple[str, int], str], sizes: Mapping[str, tuple[int, int]],
+                classes: int) -> np.ndarray:
+    """The counts inter, truth and pred of all pairs, in pixels, as int64 (3, N, C).
 
-    sizes {name: (H, W)}; classes: C.
+    `truth` and `pred` map (image name, class index) to run lengths; a pair without an entry has an
+    empty mask. `sizes` maps each of the N names to its (H, W), and `classes` is C.
     """
     out = np.zeros((3, len(names), classes), np.int64)
     for i, name in enumerate(names):
@@ -47,26 +60,28 @@ def mask_counts(names, truth, pred, sizes, classes):
     return out
 
 
-def mask_scores(inter, truth, pred, empty=1.0):
-    """Scores of counts (N, C): {name: (list of C values, mean)} for the names in SCORES.
+def mask_scores(inter: np.ndarray, truth: np.ndarray, pred: np.ndarray,
+                empty: float = 1.0) -> Scores:
+    """The scores of the counts (N, C) as {name: (list of C values, one mean)}.
 
-    dice_pairs    mean over all (image, class) pairs, empty-empty = `empty`           [P-6]
-    dice_present  mean over the pairs that have a true mask (None where there is none) DEV-9
-    dice_dataset  2 sum inter / (sum truth + sum pred) of a class
-    iou           sum inter / (sum truth + sum pred - sum inter) of a class
-    precision     sum inter / sum pred of a class
-    recall        sum inter / sum truth of a class
-    The mean of the first two is over pairs, of the others over classes.
+    dice_pairs    mean of Dice over all pairs                                         [P-6]
+    dice_present  mean of Dice over the pairs that have a true mask                   (DEV-9)
+    dice_dataset  2 sum inter / (sum truth + sum pred), sums over the images
+    iou           sum inter / (sum truth + sum pred - sum inter)
+    precision     sum inter / sum pred
+    recall        sum inter / sum truth
+    The list has a value for each class. The mean beside it is over the pairs of all classes for the
+    first two scores, and over the list for the others. A mean over nothing is None.
     """
     pairs = _dice(inter, truth, pred, empty)  # (N, C)
     present = truth > 0
     I, T, P = (np.asarray(n, np.int64).sum(axis=0) for n in (inter, truth, pred))  # (C,)
-    nothing = T + P == 0
+    both_empty = T + P == 0
     per_class = {
         "dice_dataset": _dice(I, T, P, empty),
-        "iou": _ratio(I, T + P - I, nothing, empty),
-        "precision": _ratio(I, P, nothing, empty),
-        "recall": _ratio(I, T, nothing, empty),
+        "iou": _ratio(I, T + P - I, both_empty, empty),
+        "precision": _ratio(I, P, both_empty, empty),
+        "recall": _ratio(I, T, both_empty, empty),
     }
     shown = [_mean(pairs[:, c][present[:, c]]) for c in range(pairs.shape[1])]
     return {
@@ -77,14 +92,17 @@ def mask_scores(inter, truth, pred, empty=1.0):
 
 
 def _mean(values):
+    """The mean of an array, None where it has no element."""
     return float(values.mean()) if values.size else None
 
 
-def roc_auc(y, p):
-    """Chance that a positive's score is above a negative's, ties counting half.
+def roc_auc(y: np.ndarray, p: np.ndarray) -> float:
+    """The area under the ROC curve: how likely a positive image has a higher score than a negative
+    one, where a tie counts one half.
 
-    y (N,) of 0/1, p (N,) finite scores. Raises ValueError where y holds one value only or p is
-    not finite: the area is undefined there.
+    y (N,) holds 0 or 1 for each image, and p (N,) its score. The area is undefined, and ValueError
+    is raised, where y holds only one of the two values or where a score is not finite; also where
+    the shapes are others.
     """
     y, p = np.asarray(y).astype(bool), np.asarray(p, np.float64)
     if y.shape != p.shape or y.ndim != 1:
@@ -95,18 +113,21 @@ def roc_auc(y, p):
     if not positives or not negatives:
         raise ValueError(f"{positives} positives and {negatives} negatives: both are needed")
     _, group, size = np.unique(p, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # ties share their mean rank, from 1
+    rank = (np.cumsum(size) - (size - 1) / 2)[group]  # from 1; ties share their mean rank
     return float((rank[y].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def threshold_counts(maps, truth, thresholds):
-    """Pixels of maps >= t and those of them in truth, for every t at once.
+def threshold_counts(maps: np.ndarray, truth: np.ndarray,
+                     thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The counts inter and pred, int (C, T) each, of the masks of one image at T thresholds.
 
-    maps (C, H, W), truth bool (C, H, W), thresholds (T,) ascending -> inter, pred int (C, T).
+    The mask at threshold t holds the pixels with map >= t. `maps` is float (C, H, W), `truth` is
+    bool (C, H, W), and `thresholds` must be ascending. One pass over the pixels serves them all.
     """
     C, T = len(maps), len(thresholds)
-    thresholds = np.asarray(thresholds, maps.dtype)  # as `map >= threshold` compares them
-    # Pixel value v passes thresholds[0..level-1]; counting from the top down gives map >= t.
+    thresholds = np.asarray(thresholds, maps.dtype)  # as masks.binarize compares them
+    # A pixel reaches its first `level` thresholds. A histogram of these levels, added up from the
+    # top down, therefore counts the pixels that reach each threshold.
     level = np.searchsorted(thresholds, maps.reshape(C, -1), side="right")  # (C, H * W)
     level += np.arange(C)[:, None] * (T + 1)
     inside = truth.reshape(C, -1)
@@ -118,12 +139,19 @@ def threshold_counts(maps, truth, thresholds):
     return above(level[inside]), above(level.ravel())
 
 
-def search(inter, pred, truth, probs, grid, objective="dice_pairs"):
-    """The paper's three parameters (section V) that score best on the images given.
+def search(inter: np.ndarray, pred: np.ndarray, truth: np.ndarray, probs: np.ndarray,
+           grid: Mapping[str, Sequence[float]],
+           objective: str = "dice_pairs") -> tuple[dict[str, float], float]:
+    """The three parameters of [P] section V that score best on the images given, and that score.
 
-    inter, pred (N, C, T) from threshold_counts at grid["threshold"]; truth, probs (N, C); grid
-    also holds the lists "confidence" and "min_seg_len". The first best in grid order wins.
-    Returns ({"confidence", "min_seg_len", "threshold"}, score).
+    `grid` holds the values to try under "confidence", "min_seg_len" and "threshold"; every
+    combination is tried. `inter` and `pred` (N, C, T) are those of threshold_counts for each image
+    at the T thresholds of the grid. `truth` (N, C) counts pixels, `probs` (N, C) are
+    probabilities. `objective` is a name of SCORES, of which the mean is compared. Of combinations
+    with equal scores the first one wins; the order is that of the thresholds, then that of the
+    confidences, then that of the areas.
+    Returns ({"confidence", "min_seg_len", "threshold"}, score). Raises ValueError where the
+    objective is undefined for every combination.
     """
     best, best_score = None, -1.0
     for t, confidence, min_seg_len in itertools.product(
@@ -139,14 +167,22 @@ def search(inter, pred, truth, probs, grid, objective="dice_pairs"):
     return best, best_score
 
 
-def gated(inter, pred, probs, confidence, min_seg_len):
-    """Counts (N, C) after both gates: class accepted, and mask not too small (DEV-13)."""
+def gated(inter: np.ndarray, pred: np.ndarray, probs: np.ndarray, confidence: float,
+          min_seg_len: float) -> tuple[np.ndarray, np.ndarray]:
+    """The counts inter and pred (N, C) once two kinds of masks are emptied: those of a class with a
+    probability below `confidence`, and those of fewer than `min_seg_len` pixels (DEV-13)."""
     keep = (probs >= confidence) & (pred >= min_seg_len)
     return inter * keep, pred * keep
 
 
-def cross_fit(inter, pred, truth, probs, folds, grid, objective="dice_pairs"):
-    """Parameters for each fold, chosen on the other folds only (DEV-10): {fold: parameters}."""
+def cross_fit(inter: np.ndarray, pred: np.ndarray, truth: np.ndarray, probs: np.ndarray,
+              folds: np.ndarray, grid: Mapping[str, Sequence[float]],
+              objective: str = "dice_pairs") -> dict[int, dict[str, float]]:
+    """For each fold the parameters that `search` finds on the images of all other folds (DEV-10).
+
+    `folds` (N,) is the fold of each image; the other arguments are those of `search`. Returns
+    {fold: {"confidence", "min_seg_len", "threshold"}}. Raises ValueError as `search` does.
+    """
     chosen = {}
     for k in np.unique(folds).tolist():
         rest = folds != k

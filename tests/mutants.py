@@ -77,7 +77,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("above, not at, the threshold", MASKS, ">= float(threshold)", "> float(threshold)"),
     ("area above, not at, the bound", MASKS, "mask.sum() >= min_seg_len",
      "mask.sum() > min_seg_len"),
-    ("empties are 0", METRICS, "np.where(is_empty, empty, out)", "out"),
+    ("empties are 0", METRICS, "np.where(both_empty, empty, out)", "out"),
     ("no 2 in Dice", METRICS, "_ratio(2 * inter", "_ratio(inter"),
     ("mean of class means for present", METRICS, '(shown, _mean(pairs[present]))',
      '(shown, _mean(np.array([v for v in shown if v is not None])))'),
