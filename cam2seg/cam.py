@@ -289,7 +289,7 @@ def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
 
     "minmax" is (m - min) / (max - min), and "max" is m / max. A constant map has no cell that
     stands out: "minmax" makes it 0 everywhere. "max" does so where no value is above 0. A map of a
-    single cell is always constant, so "minmax" makes it 0, and every mask of it is empty (DEV-33).
+    single cell is always constant, so "minmax" makes it 0, and every mask of it is empty (DEV-35).
     NaN stays NaN. Raises ValueError for another `how`.
     """
     if how not in ("minmax", "max"):

@@ -17,7 +17,7 @@ def segmentation_loss(logits: torch.Tensor, target: torch.Tensor, kind: str = "b
     """The loss of a batch as one number that carries a graph.
 
     bce       mean over all pixels of all classes of -(t log p + (1 - t) log(1 - p))    [P-7]
-    dice      mean over the classes that have a true pixel of 1 - D_c  (DEV-32), where
+    dice      mean over the classes that have a true pixel of 1 - D_c  (DEV-36), where
               D_c = 2 sum p t / (sum p + sum t), and the sums run over the pixels of class c in
               the whole batch
     bce+dice  the sum of the two (DEV-12)
@@ -71,7 +71,7 @@ def _mean_bce(logits, target, counted):
 
 
 def _soft_dice_loss(logits, target, counted):
-    """Mean of 1 - D_c over the classes with a true pixel that counts (DEV-32)."""
+    """Mean of 1 - D_c over the classes with a true pixel that counts (DEV-36)."""
     p = logits.sigmoid()
     if counted is not None:
         p = torch.where(counted, p, 0)

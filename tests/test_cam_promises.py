@@ -197,7 +197,7 @@ def test_numpy_maps_are_the_image_maps_in_float32(dtype, how, after):
 
 
 def test_a_map_of_one_cell_is_empty_by_minmax_alone():
-    """DEV-33"""
+    """DEV-35"""
     one = np.full((2, 1, 1), 0.7, np.float32)
     assert (cam.numpy_maps(one, (3, 4)) == 0).all()
     assert (cam.numpy_maps(one, (3, 4), "max") == 1).all()
