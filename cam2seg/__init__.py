@@ -11,6 +11,8 @@ folder: methods, data, runs, training, report and demo. The first lines of each 
 say what belongs there.
 """
 
+import os
+
 __version__ = "0.1.0"
 __all__ = ["CheckpointError", "DataError", "Error", "Prediction", "Predictor", "load"]
 
@@ -19,19 +21,20 @@ class Error(ValueError):
     """Base of the errors that say in one line what is wrong with a file or a flag."""
 
 
-def load(run, device="auto", checkpoint=None):
+def load(run: str | os.PathLike, device: str = "auto",
+         checkpoint: str | None = None) -> "Predictor":  # noqa: F821
     """Predictor of a folder that train_cls.py or train_seg.py has written.
 
-    See cam2seg.runs.predictor.load for the parameters. Raises cam2seg.Error.
+    See cam2seg.training.predictor.load for the parameters. Raises cam2seg.Error.
     """
-    from .runs import predictor
+    from .training import predictor
     return predictor.load(run, device, checkpoint)
 
 
 def __getattr__(name):
     """Import the other public names on first use, so that `import cam2seg` does not load torch."""
     homes = {"DataError": "data.errors", "CheckpointError": "runs.checkpoints",
-             "Predictor": "runs.predictor", "Prediction": "runs.predictor"}
+             "Predictor": "training.predictor", "Prediction": "training.predictor"}
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -30,18 +30,26 @@ def open_rgb(path):
     """Read an image as a decoded Pillow image of mode RGB; see open_image."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "F":
-                raise DataError(f"{path}: floating-point pixels, expected 8 or 16 bits")
-            if image.mode.startswith("I"):
-                high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-                return Image.fromarray(high).convert("RGB")
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return as_rgb(image, path)
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+
+
+def as_rgb(image, name="image"):
+    """Turn a Pillow image as its EXIF tag says and decode it to mode RGB, without alpha.
+
+    A 16-bit value keeps its high byte. Raises DataError, naming `name`, for floating-point pixels.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise DataError(f"{name}: floating-point pixels, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(high).convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _reason(error):

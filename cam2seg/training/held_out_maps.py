@@ -26,6 +26,16 @@ MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth"
              "new_images")
 
 
+class MapOptions(NamedTuple):
+    """How a map is made; the flags of make_masks.py have the same names and meanings."""
+
+    method: str = "gradcam++"
+    target_layer: str | None = None  # None: the network's own
+    aug_smooth: bool = True
+    smooth_image: bool = False
+    amp: bool = False
+
+
 class Images(NamedTuple):
     """The images that get maps."""
 
@@ -54,9 +64,22 @@ def load_classifiers(args, classes):
         raise DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json says "
                         f"{classes}")
     nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
-    one = torch.zeros(1, 3, *(args.size or pre["size"]), device=device)
-    maps_of_view(args, next(iter(nets.values())), one)  # so that a wrong layer stops here
+    check_layer(args, next(iter(nets.values())), args.size or pre["size"], device)
     return Classifiers(nets, pre, device)
+
+
+def check_layer(options, model, size, device):
+    """Raise DataError where the layer is not there or its map is useless, before work begins.
+
+    size: (H, W) of the network's input. A map of one cell is constant, so that it becomes 0 and
+    every mask empty (DEV-35).
+    """
+    with blaming("--target-layer"):
+        maps, _ = maps_of_view(options, model, torch.zeros(1, 3, *size, device=device))
+    if maps.shape[2:] == (1, 1):
+        layer = options.target_layer or model.target_layer
+        raise DataError(f"--target-layer {layer}: one cell for {size[0]} x {size[1]} pixels, "
+                        "expected a grid; a larger --size or an earlier layer gives one")
 
 
 def make_maps(args, images, classifiers, report):
@@ -82,7 +105,7 @@ def make_maps(args, images, classifiers, report):
         members = list(classifiers.nets.values()) if k == -1 else [classifiers.nets[k]]
         rows_of_fold = np.flatnonzero(images.fold == k)
         for rows, batch in pending_batches(pixels, rows_of_fold, args, done):
-            found = maps_of_batch(args, members, batch, classifiers) if rows else None
+            found = _named(args, members, batch, classifiers, (images, rows)) if rows else None
             for part, made in processes.all_gather((rows, found)):
                 if store and part:
                     if store.maps is None:
@@ -92,6 +115,20 @@ def make_maps(args, images, classifiers, report):
     if store:
         store.finish(images.names, images.fold, images.sizes, images.classes)
     return (store.maps, store.probs) if store else (None, None)
+
+
+def _named(options, members, batch, classifiers, where):
+    """maps_of_batch, with the names of image and class in the error for a map that is not finite.
+
+    where: the Images, and the row numbers of the batch in them.
+    """
+    try:
+        return maps_of_batch(options, members, batch, classifiers)
+    except cam.NonFiniteMapError as error:
+        images, rows = where
+        raise DataError(f"{images.names[rows[error.image]]}: the map of class "
+                        f"{images.classes[error.class_index]} at layer {error.layer} is not "
+                        "finite; the classifier's weights are damaged or overflow") from error
 
 
 def _grid_line(args, model, maps, size):
@@ -118,48 +155,48 @@ def pending_batches(pixels, rows, args, done):
         yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
 
 
-def maps_of_batch(args, members, batch, classifiers):
+def maps_of_batch(options, members, batch, classifiers):
     """Mean maps (B, C, h, w) of some networks, divided by their maxima, and mean probabilities.
 
-    members: networks; batch: pixels uint8 (B, H, W, 3). The map of each network is divided by its
+    options: MapOptions, or flags that hold the same; members: networks; batch: pixels uint8
+    (B, H, W, 3); classifiers: how their input is prepared, and the device. The map of each network is divided by its
     maximum before the mean is taken, so that each has the same weight (DEV-19).
     """
     pre, device = classifiers.preprocess, classifiers.device
     x = to_input(batch, device, pre["mean"], pre["std"])
-    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
-        seen = [smoothed_maps(args, model, x, pre) for model in members]
+    with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+        seen = [smoothed_maps(options, model, x, pre) for model in members]
     maps = torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(dim=0)
     probs = torch.stack([y.float().sigmoid() for _, y in seen]).mean(dim=0)
     return cam.normalize(maps, "max").cpu(), probs.cpu()
 
 
-def smoothed_maps(args, model, x, preprocess):
-    """Raw maps (B, C, h, w) of a batch by the flags, and the logits (B, C) of the plain image.
+def smoothed_maps(options, model, x, preprocess):
+    """Raw maps (B, C, h, w) of a batch by the options, and the logits (B, C) of the plain image.
 
     The plain image alone decides at the confidence gate (DEV-15).
     """
-    if not args.aug_smooth:
-        return maps_of_view(args, model, x)
+    if not options.aug_smooth:
+        return maps_of_view(options, model, x)
     logits = []
 
     def maps_of(view):
-        maps, y = maps_of_view(args, model, view)
+        maps, y = maps_of_view(options, model, view)
         logits.append(y)
         return maps
 
     mean, std = (torch.tensor(preprocess[k], device=x.device).view(3, 1, 1)
                  for k in ("mean", "std"))
-    shift = mean / std if args.smooth_image else 0.0  # DEV-6
+    shift = mean / std if options.smooth_image else 0.0  # DEV-6
     return cam.aug_smooth(maps_of, x, shift), logits[0]
 
 
-def maps_of_view(args, model, x):
+def maps_of_view(options, model, x):
     """Raw maps (B, C, h, w) and logits (B, C) of a batch (B, 3, H, W) as it is."""
-    layer = args.target_layer or model.target_layer
-    with blaming("--target-layer"):
-        if args.method == "guided-gradcam":
-            return cam.guided_grad_cam(model, x, layer)
-        return cam.class_maps(model, x, layer, args.method)
+    layer = options.target_layer or model.target_layer
+    if options.method == "guided-gradcam":
+        return cam.guided_grad_cam(model, x, layer)
+    return cam.class_maps(model, x, layer, options.method)
 
 
 def network_files(args):
