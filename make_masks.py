@@ -23,7 +23,8 @@ from cam2seg.runs import flags, folder, inputs, locks, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
 
-METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "guided-gradcam")
+METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
+           "guided-gradcam")
 
 
 def get_args(argv=None):

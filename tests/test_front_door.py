@@ -29,7 +29,7 @@ def test_a_classifier_gives_the_masks_that_make_masks_writes(runs, shapes, tmp_p
     probs = {r["ImageId"]: [float(r[c]) for c in predict.classes] for _, r in rows}
     for name in written.names[:6]:
         found = predict(shapes / "train_images" / name, fold=fold[name])
-        np.testing.assert_allclose(found.probabilities, probs[name], atol=1e-6)
+        np.testing.assert_allclose(found.probabilities, probs[name], atol=1e-5)
         for c in range(2):
             true = masks.rle_decode(written.rles.get((name, c), ""), found.masks.shape[1:])
             # Half precision on disk and another batch move a few pixels at the threshold.
