@@ -184,12 +184,13 @@ def strip(rng, size=(128, 512)):
     return (255 * np.clip(brightness, 0, 1)).round().astype(np.uint8), masks
 
 
-def write(out_dir, images=480, size=(128, 512), seed=0):
+def write(out_dir, images=480, size=(128, 512), seed=0, draw=strip):
     """Write out_dir/train_images/*.jpg and out_dir/train.csv with true masks.
 
-    Image i depends on seed, size and i alone. The table has a row for every kind present in an
-    image and none for a clean image, as Kaggle's has, and is written last. Returns five ints:
-    the images with each of the four kinds, and the clean ones. Raises FileExistsError for a
+    draw(rng, size) makes one picture as strip() does. Image i depends on draw, seed, size and i
+    alone. The table has a row for every kind present in an image and none for a clean image, as
+    Kaggle's has, and is written last. Returns a list of ints: the images with each kind, and the
+    clean ones. Raises FileExistsError for a
     folder that is not empty and ValueError for a number of images or a size out of range.
     """
     if not 1 <= images <= 100_000:
@@ -202,23 +203,22 @@ def write(out_dir, images=480, size=(128, 512), seed=0):
     building = out / ".building"
     (building / "train_images").mkdir(parents=True)
     try:
-        rows, counts = [("ImageId", "ClassId", "EncodedPixels")], [0] * 5
+        rows, present = [("ImageId", "ClassId", "EncodedPixels")], []
         for index in range(images):
-            image, masks = strip(np.random.default_rng((seed, index)), size)
+            image, masks = draw(np.random.default_rng((seed, index)), size)
             name = f"{index:05d}.jpg"
             picture = Image.fromarray(image).convert("RGB")
             picture.save(building / "train_images" / name, quality=92)
-            present = [kind for kind, mask in enumerate(masks) if mask.any()]
-            rows += [(name, kind + 1, rle_encode(masks[kind])) for kind in present]
-            for kind in present or [4]:
-                counts[kind] += 1
+            present.append(masks.any(axis=(1, 2)))
+            rows += [(name, kind + 1, rle_encode(masks[kind]))
+                     for kind in np.flatnonzero(present[-1])]
         with open(building / "train.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         os.replace(building / "train_images", out / "train_images")
         os.replace(building / "train.csv", out / "train.csv")
     finally:
         shutil.rmtree(building)
-    return counts
+    return [*np.sum(present, axis=0).tolist(), sum(not kinds.any() for kinds in present)]
 
 
 def main(argv=None):
