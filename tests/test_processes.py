@@ -17,6 +17,7 @@ from conftest import SMALL, call, results
 
 from cam2seg.data.csv_files import read_csv
 from cam2seg.data.errors import DataError
+from cam2seg.runs import processes
 from cam2seg.training.batches import Order, check_batches
 from cam2seg.training.fit import start_epoch
 
@@ -135,15 +136,17 @@ def test_a_killed_process_ends_the_job_and_any_number_goes_on(shapes, tmp_path):
 
 def test_an_epoch_goes_on_with_another_number_of_processes():
     """Losses and images of two processes, step by step, become shares of one."""
-    midway = [{"losses": torch.tensor([1.0, 2.0]), "sizes": [4, 4], "rng": None, "cuda_rng": None},
-              {"losses": torch.tensor([3.0, 5.0]), "sizes": [4, 2], "rng": None, "cuda_rng": None}]
-    steps = start_epoch((0, 1), midway, torch.device("cpu"))
+    partial = [{"losses": torch.tensor([1.0, 2.0]), "sizes": [4, 4], "rng": None,
+                "cuda_rng": None},
+               {"losses": torch.tensor([3.0, 5.0]), "sizes": [4, 2], "rng": None,
+                "cuda_rng": None}]
+    steps = start_epoch((0, 1), partial, torch.device("cpu"))
     assert [(float(loss), n) for loss, n in steps] == [(2.0, 8.0), (3.0, 6.0)]
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_batch_is_for_all_processes_together(monkeypatch, size):
-    monkeypatch.setattr(process, "_world", (0, 2))
+    monkeypatch.setattr(processes, "_world", (0, 2))
     with pytest.raises(DataError, match="for all 2 processes together: expected 4 or more"):
         check_batches(size, np.arange(8) % 2, (64, 64))
     check_batches(4, np.arange(8) % 2, (64, 64))

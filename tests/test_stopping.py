@@ -13,10 +13,11 @@ import pytest
 import torch
 from conftest import SMALL, call, contents, results
 
-from cam2seg import metrics
+from cam2seg import averaging, metrics
 from cam2seg.data.files import whole_file
-from cam2seg.runs.folder import start_run
-from cam2seg.training.held_out_maps import smoothed_maps
+from cam2seg.runs import folder
+from cam2seg.training import fit as fit_module
+from cam2seg.training import held_out_maps
 
 ROOT = Path(__file__).parent.parent
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -41,8 +42,8 @@ def raise_in(monkeypatch, owner, name, number):
 def test_a_run_stopped_in_steps_validation_and_swa_ends_with_the_same_bytes(
         runs, shapes, tmp_path, monkeypatch, capsys):
     flags = ("--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 6, *SMALL, "--resume")
-    for owner, name, number in [(torch.optim.Adam, "step", 5), (engine, "mean_loss", 2),
-                                (torch.optim.Adam, "step", 7), (engine, "update_bn", 1),
+    for owner, name, number in [(torch.optim.Adam, "step", 5), (fit_module, "mean_loss", 2),
+                                (torch.optim.Adam, "step", 7), (averaging, "update_bn", 1),
                                 (torch.optim.Adam, "step", 1)]:
         with monkeypatch.context() as patch:
             raise_in(patch, owner, name, number)
@@ -58,22 +59,22 @@ def test_a_stop_in_a_step_keeps_the_steps_taken(runs, shapes, tmp_path, monkeypa
     assert call("train_cls", "--data", shapes, "--out", tmp_path, "--folds", 2, "--epochs", 6,
                 *SMALL) == 143
     last = torch.load(tmp_path / "fold0/last.pt", weights_only=True)
-    assert last["epochs_done"] == 1 and last["midway"][0]["sizes"] == [8, 8]
+    assert last["epochs_done"] == 1 and last["partial_epoch"][0]["sizes"] == [8, 8]
 
 
 def test_maps_stopped_half_way_are_taken_up(runs, shapes, tmp_path, monkeypatch):
     flags = ("--data", shapes, "--cls", runs / "cls", "--workers", 0, "--device", "cpu",
              "--batch-size", 5, "--no-aug-smooth", "--search")
     assert call("make_masks", *flags, "--out", tmp_path / "whole") == 0
-    seen, real = [], smoothed_maps
+    seen, real = [], held_out_maps.smoothed_maps
 
-    def batch_maps(args, model, x, shift):
+    def smoothed_maps(args, model, x, preprocess):
         seen.append(len(x))
         if len(seen) == 6:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(args, model, x, shift)
+        return real(args, model, x, preprocess)
 
-    monkeypatch.setattr(mapping, "batch_maps", batch_maps)
+    monkeypatch.setattr(held_out_maps, "smoothed_maps", smoothed_maps)
     assert call("make_masks", *flags, "--out", tmp_path / "part") == 130
     assert not (tmp_path / "part/maps.csv").exists()
     assert call("make_masks", *flags, "--out", tmp_path / "part", "--resume") == 0
@@ -91,7 +92,7 @@ def test_maps_are_not_taken_up_for_another_list_of_images(runs, shapes, tmp_path
     flags = ("--images", tmp_path / "photos", "--cls", runs / "cls", "--out", tmp_path / "out",
              "--workers", 0, "--device", "cpu", "--batch-size", 16, "--no-aug-smooth")
     with monkeypatch.context() as patch:
-        raise_in(patch, mapping, "batch_maps", 2)
+        raise_in(patch, held_out_maps, "smoothed_maps", 2)
         assert call("make_masks", *flags) == 143
     shutil.copy(tmp_path / "photos/000.png", tmp_path / "photos/new.png")
     before = contents(tmp_path / "out")
@@ -124,7 +125,7 @@ def test_a_signal_to_the_whole_group_is_one_signal(shapes, tmp_path, more):
     _, err = run.communicate(timeout=60)
     assert run.returncode == 143 and err.startswith("stopped by SIGTERM"), err
     last = torch.load(tmp_path / "fold0/last.pt", weights_only=True)
-    assert "midway" in last or last["epochs_done"] >= 1
+    assert "partial_epoch" in last or last["epochs_done"] >= 1
     with pytest.raises(ProcessLookupError):
         time.sleep(1)
         os.killpg(run.pid, 0)
@@ -136,8 +137,8 @@ def test_a_signal_to_the_whole_group_is_one_signal(shapes, tmp_path, more):
 def test_a_folder_in_use_is_refused_until_its_process_is_gone(runs, shapes, tmp_path, capsys):
     shutil.copytree(runs / "eval", tmp_path / "eval")
     holder = subprocess.Popen([sys.executable, "-c", (
-        "import sys, time; from pathlib import Path; from cam2seg import rundir\n"
-        "rundir.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"),
+        "import sys, time; from pathlib import Path; from cam2seg.runs import locks\n"
+        "locks.lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"),
         tmp_path / "eval"], stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdout.readline() == b"held\n"
     before = contents(tmp_path)
@@ -178,7 +179,7 @@ def test_an_overwrite_killed_half_way_goes_on_with_its_own_folds(runs, shapes, t
     shutil.copytree(runs / "cls", tmp_path / "one")
     flags = ("--data", shapes, "--folds", 2, "--epochs", 1, "--seed", 5, *SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "write_csv", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        patch.setattr(folder, "write_csv", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         pid = os.fork()
         if not pid:
             call("train_cls", *flags, "--out", tmp_path / "one", "--overwrite")
@@ -285,13 +286,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(shapes, small_disk, capsys)
 def test_an_image_that_vanishes_while_it_is_needed(runs, shapes, tmp_path, monkeypatch, capsys,
                                                    workers):
     shutil.copytree(shapes, tmp_path / "d")
-    real = start_run
+    real = folder.start_run
 
     def start_run(*args):
         real(*args)
         (tmp_path / "d/train_images/007.png").unlink()
 
-    monkeypatch.setattr(rundir, "start_run", start_run)
+    monkeypatch.setattr(folder, "start_run", start_run)
     flags = ("--data", tmp_path / "d", "--out", tmp_path / "out", "--folds", 2, "--epochs", 1,
              *SMALL, "--workers", workers)
     assert call("train_cls", *flags) == 2

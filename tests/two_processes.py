@@ -9,20 +9,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
-from cam2seg import models
-from cam2seg.runs.processes import (
-    all_gather,
-    broadcast_buffers,
-    distributed_model,
-    gather_in_turn,
-    is_first,
-    join,
-    leave,
-    rank,
-    run_on_first,
-)
-from cam2seg.training.batches import Batches, Order
+from cam2seg import models  # noqa: E402
+from cam2seg.runs import processes  # noqa: E402
+from cam2seg.training.batches import Batches, Order  # noqa: E402
 from cam2seg.training.epochs import train_one_epoch  # noqa: E402
+from cam2seg.training.fit import Settings  # noqa: E402
 
 
 class Seven(torch.utils.data.Dataset):
@@ -42,12 +33,12 @@ def step(alone):
     """Gradients and mean loss of one pass over one batch of seven images."""
     torch.manual_seed(0)
     model = Frozen("b0", 2)
-    net = model if alone else distributed_model(model, torch.device("cpu"))
-    batches = Batches(Seven(), range(7), 7, alone=alone)
+    net = model if alone else processes.distributed_model(model, torch.device("cpu"))
+    batches = Batches(Seven(), range(7), 7, undivided=alone)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     sizes = [len(b) for b in batches.order]
-    loss, _ = train_one_epoch(net, batches, 0, lambda x: x,
-                                     F.binary_cross_entropy_with_logits, optimizer)
+    settings = Settings(F.binary_cross_entropy_with_logits, lambda x: x, 1, {})
+    loss, _ = train_one_epoch(net, batches, optimizer, settings, 0)
     return torch.cat([p.grad.flatten() for p in model.parameters()]), loss, sizes
 
 
@@ -56,24 +47,25 @@ def refuse():
 
 
 def main():
-    join()
+    processes.join()
     together, loss, _ = step(alone=False)
-    order = Order(range(7), 7, 0, rank(), 2)
+    order = Order(range(7), 7, 0, processes.rank(), 2)
     order.epoch = 0
-    parts = all_gather([len(b) for b in order][0])
-    mine = list(range(5))[rank()::2]
+    parts = processes.all_gather([len(b) for b in order][0])
+    mine = list(range(5))[processes.rank()::2]
     layer = torch.nn.BatchNorm2d(1)
-    layer.running_mean.fill_(rank())
-    broadcast_buffers(layer)
-    buffers = all_gather(float(layer.running_mean))
-    said = {"shared": all_gather({"rank": rank()}), "in_turn": gather_in_turn(mine),
+    layer.running_mean.fill_(processes.rank())
+    processes.broadcast_buffers(layer)
+    buffers = processes.all_gather(float(layer.running_mean))
+    said = {"shared": processes.all_gather({"rank": processes.rank()}),
+            "in_turn": processes.gather_in_turn(mine),
             "parts": parts, "loss": loss, "buffer": max(buffers)}
     try:
-        run_on_first(refuse, (ValueError, OSError))
+        processes.run_on_first(refuse, (ValueError, OSError))
     except ValueError as error:
-        said["refused"] = all_gather(str(error))[1]
-    first = is_first()
-    leave()
+        said["refused"] = processes.all_gather(str(error))[1]
+    first = processes.is_first()
+    processes.leave()
     if first:
         gradients, said["loss_alone"], _ = step(alone=True)
         said["difference"] = float((gradients - together).abs().max())

@@ -1,9 +1,10 @@
+"""Batches, epochs, fit and the cross-validated loop, on a toy network."""
+
 import copy
 import gc
 import json
 import multiprocessing
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from cam2seg.data.files import whole_file
-from cam2seg.runs.checkpoints import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
-from cam2seg.runs.progress import Progress
+from cam2seg.data import files as files_module
+from cam2seg.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from cam2seg.runs.progress import Console, silent
+from cam2seg.training import fit as fit_module
 from cam2seg.training.batches import Batches, to_input
-from cam2seg.training.devices import pick_device, seed_torch
+from cam2seg.training.cross_validation import Plan, Recipe, cross_validate
 from cam2seg.training.epochs import mean_loss, predict, train_one_epoch
-from cam2seg.training.fit import fit
+from cam2seg.training.fit import Settings, fit
 
 
 @pytest.fixture(autouse=True)
@@ -146,28 +148,6 @@ def test_to_input_equals_the_numbers_by_hand():
     assert torch.equal(pixels, before)
 
 
-def test_pick_device(monkeypatch):
-    assert pick_device("cpu") == torch.device("cpu")
-    for there, kind in ((0, "cpu"), (2, "cuda")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
-        assert pick_device().type == kind
-    assert pick_device("cuda") == torch.device("cuda")
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ValueError, match="^'cuda:2' is not there: torch finds 2 CUDA devices$"):
-        pick_device("cuda:2")
-
-
-def test_seed_all_tells_its_parts_apart():
-    def draw(*parts):
-        seed_torch(*parts)
-        return torch.rand(4).tolist()
-
-    assert draw(1, 2, 3) == draw(1, 2, 3)
-    draws = [draw(*p) for p in [(1, 2, 3), (3, 2, 1), (1, 2, 4), (0, 2, 3), (1, 0, 3), (6, 1)]]
-    assert len({tuple(d) for d in draws}) == 6
-
-
 # One epoch
 
 
@@ -183,6 +163,11 @@ def toy_net(seed=0):
 
 
 LOSS = F.binary_cross_entropy_with_logits
+META = {"kind": "toy", "note": [1, "a"]}
+
+
+def settings(epochs=4, loss=LOSS, **more):
+    return Settings(loss, prepare, epochs, META, **more)
 
 
 def test_train_one_epoch_equals_a_loop_written_out():
@@ -194,7 +179,7 @@ def test_train_one_epoch_equals_a_loop_written_out():
     net[0].weight.grad = torch.ones_like(net[0].weight)  # left behind by someone
 
     torch.manual_seed(8)
-    loss, waited = train_one_epoch(net, batches, 3, prepare, LOSS, optimizer)
+    loss, waited = train_one_epoch(net, batches, optimizer, settings(), 3)
 
     torch.manual_seed(8)
     other.train()
@@ -218,14 +203,13 @@ def test_train_one_epoch_equals_a_loop_written_out():
 def test_train_one_epoch_names_the_first_step_whose_loss_is_not_finite(value):
     net, calls = toy_net(), []
 
-    def loss_fn(logits, target):
+    def loss(logits, target):
         calls.append(1)
         return LOSS(logits, target) + (value if len(calls) in (3, 4) else 0.0)
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(FloatingPointError, match=f"loss is {value} at step 2"):
-        train_one_epoch(net, Batches(Toy(), range(10), 2), 0, prepare, loss_fn,
-                               optimizer)
+        train_one_epoch(net, Batches(Toy(), range(10), 2), optimizer, settings(loss=loss), 0)
 
 
 @pytest.mark.parametrize("amp, dtype", [(False, torch.float32), (True, torch.bfloat16)])
@@ -233,13 +217,13 @@ def test_amp_runs_the_network_in_bfloat16_and_the_loss_in_float32(amp, dtype):
     net, inner, outer = toy_net(), set(), set()
     net[5].register_forward_hook(lambda m, inputs, out: inner.add(out.dtype))
 
-    def loss_fn(logits, target):
+    def loss(logits, target):
         outer.add(logits.dtype)
         return LOSS(logits, target)
 
     batches = Batches(Toy(), range(8), 4)
-    train_one_epoch(net, batches, 0, prepare, loss_fn,
-                           torch.optim.SGD(net.parameters(), lr=0.1), amp)
+    train_one_epoch(net, batches, torch.optim.SGD(net.parameters(), lr=0.1),
+                    settings(loss=loss, amp=amp), 0)
     outer.update(y.dtype for y, _ in predict(net, batches, prepare, amp))
     assert inner == {dtype} and outer == {torch.float32}
 
@@ -270,18 +254,15 @@ def test_mean_loss_is_a_mean_over_images():
 # fit
 
 
-META = {"kind": "toy", "note": [1, "a"]}
-
-
-def toy_fit(out, epochs, seed=0, resume=False, keep=2, workers=0, lr=(0.01, 0.02), net=None):
+def toy_fit(out, epochs, seed=0, workers=0, lr=(0.01, 0.02), net=None, **more):
     out.mkdir(exist_ok=True)
     net = toy_net(seed) if net is None else net
     optimizer = torch.optim.Adam([{"params": net[0].parameters(), "lr": lr[0]},
                                   {"params": net[1:].parameters(), "lr": lr[1]}])
     train = Batches(Toy(), range(7), 3, workers, seed=4)
     val = Batches(Toy(), range(7, 10), 2, workers)
-    return fit(net, optimizer, LOSS, prepare, train, val, epochs, out, META, keep,
-                      (4, 1), resume=resume)
+    return fit(net, optimizer, train, val, settings(epochs, **{"keep": 2, "seed": (4, 1), **more}),
+               out)
 
 
 def files(folder):
@@ -301,9 +282,9 @@ class Script:
 
     def __init__(self, monkeypatch, losses, net):
         self.losses, self.net, self.states = iter(losses), net, []
-        monkeypatch.setattr(engine, "mean_loss", self)
+        monkeypatch.setattr(fit_module, "mean_loss", self)
 
-    def __call__(self, predictions, loss_fn):
+    def __call__(self, predictions, loss):
         self.states.append(copy.deepcopy(self.net.state_dict()))
         return next(self.losses)
 
@@ -344,22 +325,24 @@ def test_fit_keeps_the_best_epochs_best_first(tmp_path, monkeypatch, keep, best)
 def test_fit_saves_an_epoch_only_while_it_is_among_the_best(tmp_path, monkeypatch):
     net, saved, save = toy_net(), [], save_checkpoint
     Script(monkeypatch, [0.5, 0.6, 0.4, 0.45, 0.7, 0.3], net)
-    monkeypatch.setattr(engine, "save_checkpoint",
+    monkeypatch.setattr(fit_module, "save_checkpoint",
                         lambda path, *rest: (saved.append(path.stem), save(path, *rest)))
     toy_fit(tmp_path / "a", 6, net=net, keep=2)
     assert [s for s in saved if s != "last"] == ["epoch1", "epoch2", "epoch3", "epoch4", "epoch6"]
     assert saved.count("last") == 6
 
 
-def test_fit_writes_one_line_an_epoch(tmp_path, capsys):
-    toy_fit(tmp_path / "a", 3)
+@pytest.mark.parametrize("report, lines", [(Console(), 3), (silent, 0)])
+def test_fit_writes_one_line_an_epoch(tmp_path, capsys, report, lines):
+    """To the log always, to the terminal if it is told to."""
+    toy_fit(tmp_path / "a", 3, report=report)
     assert [r["epoch"] for r in rows(tmp_path / "a")] == [1, 2, 3]
     for r in rows(tmp_path / "a"):
         assert set(r) == {"epoch", "loss", "val_loss", "lr", "seconds", "images_per_second",
                           "waited"}
         assert r["lr"] == [0.01, 0.02] and 0 < r["loss"] < 5 and 0 < r["val_loss"] < 5
     captured = capsys.readouterr()
-    assert captured.err == "" and len(captured.out.splitlines()) == 3
+    assert captured.err == "" and len(captured.out.splitlines()) == lines
 
 
 def test_fit_validates_without_augmentation_and_trains_with_it(tmp_path):
@@ -372,8 +355,7 @@ def test_fit_validates_without_augmentation_and_trains_with_it(tmp_path):
 
     net = toy_net()
     train, val = Batches(Spy(), range(4), 2), Batches(Spy(), range(4, 8), 2)
-    fit(net, torch.optim.SGD(net.parameters(), lr=0.1), LOSS, prepare, train, val, 2,
-               tmp_path, META)
+    fit(net, torch.optim.SGD(net.parameters(), lr=0.1), train, val, settings(2), tmp_path)
     assert {(i < 4, e) for i, e in seen} == {(True, 0), (False, None), (True, 1)}
     assert len(seen) == 16
 
@@ -467,14 +449,14 @@ def test_a_run_killed_between_any_two_files_resumes_to_the_same_bytes_and_log(
             calls.append(1)
             replace(a, b)
 
-        monkeypatch.setattr(engine.os, "replace", killing)
+        monkeypatch.setattr(files_module.os, "replace", killing)
         try:
             toy_fit(out, 3, keep=1)
         except Killed:
             kills += 1
         else:
             break
-        monkeypatch.setattr(engine.os, "replace", replace)
+        monkeypatch.setattr(files_module.os, "replace", replace)
         toy_fit(out, 3, resume=True, keep=1)
         left = {k: v for k, v in files(out).items() if not k.endswith(".tmp")}
         assert left == files(tmp_path / "whole"), n
@@ -485,183 +467,198 @@ def test_a_run_killed_between_any_two_files_resumes_to_the_same_bytes_and_log(
 def test_fit_says_where_and_at_what_rate_the_loss_broke(tmp_path):
     calls = []
 
-    def loss_fn(logits, target):
+    def loss(logits, target):
         calls.append(1)
         return LOSS(logits, target) * (float("nan") if len(calls) == 5 else 1.0)
 
     net = toy_net()
     batches = Batches(Toy(), range(4), 2)  # two steps to train, two to validate
     with pytest.raises(FloatingPointError) as error:
-        fit(net, torch.optim.SGD(net.parameters(), lr=0.125), loss_fn, prepare, batches,
-                   batches, 3, tmp_path, META)
+        fit(net, torch.optim.SGD(net.parameters(), lr=0.125), batches, batches,
+            settings(3, loss), tmp_path)
     for part in (str(tmp_path), "epoch 2", "nan at step 0", "0.125"):
         assert part in str(error.value)
     assert load_checkpoint(tmp_path / "last.pt")["epochs_done"] == 1
 
 
-# Checkpoints
+def test_fit_reports_its_steps_and_epochs(tmp_path):
+    told = []
+    toy_fit(tmp_path / "a", 2, report=lambda event, **facts: told.append((event, facts)))
+    steps = [(f["what"], f["done"], f["total"]) for e, f in told if e == "step"]
+    assert steps == [("epoch 1/2", 3, 7), ("epoch 1/2", 7, 7), ("validate", 2, 3),
+                     ("validate", 3, 3), ("epoch 2/2", 3, 7), ("epoch 2/2", 7, 7),
+                     ("validate", 2, 3), ("validate", 3, 3)]
+    epochs = [f for e, f in told if e == "epoch"]
+    assert epochs == [{"out": tmp_path / "a", "epochs": 2, **r} for r in rows(tmp_path / "a")]
+    assert len(steps) + len(epochs) == len(told)
 
 
-def test_checkpoint_round_trip(tmp_path):
-    net = toy_net()
-    net[1].running_mean.normal_()
-    meta = {"kind": "toy", "best": [{"epoch": 1, "val_loss": 0.5}], "size": [1, 2], "none": None}
-    save_checkpoint(tmp_path / "a.pt", net, meta)
-    state = load_checkpoint(tmp_path / "a.pt", "toy")
-    equal_states(state.pop("model"), net.state_dict())
-    assert state == {"format": FORMAT, **meta}
-    assert load_checkpoint(str(tmp_path / "a.pt"))["kind"] == "toy"
-    assert os.listdir(tmp_path) == ["a.pt"]
+# The cross-validated loop
 
 
-def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
-    old = toy_net(1)
-    save_checkpoint(tmp_path / "a.pt", old, META)
-    before = (tmp_path / "a.pt").read_bytes()
+class Two(nn.Module):
+    """Returns a tuple, as a network with an auxiliary output does."""
 
-    def half(obj, file):
-        file.write(before[:100])
-        raise Killed
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(Killed):
-        save_checkpoint(tmp_path / "a.pt", toy_net(2), META)
-    assert (tmp_path / "a.pt").read_bytes() == before
-    equal_states(load_checkpoint(tmp_path / "a.pt")["model"], old.state_dict())
-
-
-def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
-    did, path = [], tmp_path / "a.pt"
-    fsync, replace = os.fsync, os.replace
-
-    def synced(fd):
-        did.append(("fsync", os.fstat(fd).st_size))
-        fsync(fd)
-
-    def replaced(a, b):
-        did.append(("replace", os.path.getsize(a)))
-        assert not path.exists() and Path(b) == path
-        replace(a, b)
-
-    monkeypatch.setattr(engine.os, "fsync", synced)
-    monkeypatch.setattr(engine.os, "replace", replaced)
-    save_checkpoint(path, toy_net(), META)
-    size = path.stat().st_size
-    assert did == [("fsync", size), ("replace", size)]
-
-
-def test_a_file_has_its_whole_text_or_that_of_before(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-
-    def write(text):
-        with whole_file(path, encoding="utf-8") as file:
-            file.write(text)
-
-    write("é one\n")
-    assert path.read_bytes() == "é one\n".encode() and os.listdir(tmp_path) == ["a.txt"]
-
-    def killing(a, b):
-        raise Killed
-
-    monkeypatch.setattr(process.os, "replace", killing)
-    with pytest.raises(Killed):
-        write("two\n")
-    assert path.read_text(encoding="utf-8") == "é one\n"
-
-
-class RunsCode:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def bad_checkpoint(kind, folder):
-    path = folder / f"{kind}.pt"
-    if kind == "garbage":
-        path.write_bytes(b"no checkpoint " * 99)
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "cut":
-        save_checkpoint(path, toy_net(), META)
-        path.write_bytes(path.read_bytes()[:-200])
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "no dict":
-        torch.save([1, 2], path)
-    elif kind == "no format":
-        torch.save({"model": {}, "kind": "toy"}, path)
-    elif kind == "newer format":
-        torch.save({"model": {}, "kind": "toy", "format": FORMAT + 1}, path)
-    elif kind == "code":
-        torch.save({"format": FORMAT, "kind": "toy", "model": RunsCode(folder / "ran")},
-                   path)
-    return path
-
-
-@pytest.mark.parametrize("kind, reason", [
-    ("missing", "cannot be read"), ("garbage", "cannot be read"), ("empty", "cannot be read"),
-    ("cut", "cannot be read"), ("folder", "cannot be read"), ("code", "cannot be read"),
-    ("no dict", "expected a checkpoint of format 1"),
-    ("no format", "expected a checkpoint of format 1"),
-    ("newer format", "expected a checkpoint of format 1")])
-def test_load_checkpoint_refuses_in_one_line_that_names_the_file(kind, reason, tmp_path):
-    path = bad_checkpoint(kind, tmp_path)
-    with pytest.raises(CheckpointError, match=reason) as error:
-        load_checkpoint(path, "toy")
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
-    assert isinstance(error.value, ValueError) and not (tmp_path / "ran").exists()
-
-
-def test_code_in_a_checkpoint_would_run_if_it_were_let(tmp_path):
-    """The file of the test above is a live one."""
-    torch.load(bad_checkpoint("code", tmp_path), weights_only=False)
-    assert (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("meta, said", [({"kind": "unet"}, "a unet, expected a classifier"),
-                                        ({}, "a None, expected a classifier")])
-def test_load_checkpoint_refuses_another_kind(meta, said, tmp_path):
-    save_checkpoint(tmp_path / "a.pt", toy_net(), meta)
-    with pytest.raises(CheckpointError, match=said):
-        load_checkpoint(tmp_path / "a.pt", "classifier")
-    assert load_checkpoint(tmp_path / "a.pt")["format"] == FORMAT
-
-
-# Progress
-
-
-class Terminal:
     def __init__(self):
-        self.text = ""
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
 
-    def isatty(self):
-        return True
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
+    def forward(self, x):
+        y = self.body(x).relu()
+        return self.head(y.mean(dim=(2, 3))), y
 
 
-def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, capsys):
-    Progress(4, "work").add(4)
-    assert capsys.readouterr() == ("", "")
-    times = iter([0.0, 10.0, 20.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
-    monkeypatch.setattr(progress.sys, "stderr", Terminal())
-    clock = Progress(40, "work")
-    clock.add(10)
-    assert progress.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
-    clock.add(30)
-    assert progress.sys.stderr.text.endswith("work: 40/40  2 images/s  0 s left \r\033[K")
+def cross_meta(**more):
+    return {"kind": "toy", "preprocess": {"size": [4, 4], "mean": [0.5] * 3, "std": [0.3] * 3},
+            **more}
 
 
-def test_progress_adds_up_the_wait_for_items(monkeypatch):
-    times = iter([0.0, 1.0, 1.5, 5.0, 7.0, 9.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
-    clock = Progress(2, "work")
-    assert list(clock.timed(iter("ab"))) == ["a", "b"]
-    assert clock.waited == 0.5 + 2.0
+def recipe(**changes):
+    """One that leaves the held-out outputs of each fold in fold{k}/done.pt."""
+    def finish_fold(trained):
+        trained.model.load_state_dict(
+            load_checkpoint(trained.out / f"epoch{trained.best[0]['epoch']}.pt", "toy")["model"])
+        outputs = [o for o, _ in predict(trained.model, trained.val, trained.settings.prepare)]
+        torch.save(outputs, trained.out / "done.pt")
+
+    return Recipe(**{"build": toy_net_of_now, "optimizer": adam, "loss": LOSS,
+                     "finish_fold": finish_fold, "done": "done.pt", "meta": cross_meta(),
+                     "keep": 2, **changes})
+
+
+def toy_net_of_now():
+    """toy_net() by the seed that the loop has set."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                         nn.Dropout(0.3), nn.Linear(16, 2))
+
+
+def adam(model):
+    return torch.optim.Adam(model.parameters(), lr=0.01)
+
+
+FOLD = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+
+
+def plan(out, **changes):
+    out.mkdir(exist_ok=True)
+    return Plan(**{"dataset": Toy(), "fold": FOLD, "out": out, "device": torch.device("cpu"),
+                   "epochs": 3, "batch_size": 3, "seed": 5, **changes})
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.pt")}
+
+
+def test_every_fold_is_trained_on_the_others_and_finished_once(tmp_path):
+    seen, finished = [], []
+
+    class Spy(Toy):
+        def __getitem__(self, item):
+            seen.append(item)
+            return super().__getitem__(item)
+
+    def finish(trained):
+        finished.append((trained.k, trained.out, len(trained.best)))
+        assert trained.val.indices.tolist() == np.flatnonzero(trained.k == FOLD).tolist()
+        assert trained.train.indices.tolist() == np.flatnonzero(trained.k != FOLD).tolist()
+        trained_on = {i for i, epoch in seen if epoch is not None}
+        assert trained_on == set(trained.train.indices.tolist())
+        assert {i for i, epoch in seen if epoch is None} == set(trained.val.indices.tolist())
+        seen.clear()
+
+    cross_validate(recipe(finish_fold=finish), plan(tmp_path / "a", dataset=Spy()), [2, 0, 1])
+    assert finished == [(k, tmp_path / "a" / f"fold{k}", 2) for k in (2, 0, 1)]
+
+
+def test_a_fold_is_the_same_whichever_others_are_trained(tmp_path):
+    cross_validate(recipe(), plan(tmp_path / "a"), range(3))
+    torch.rand(3)
+    cross_validate(recipe(), plan(tmp_path / "b"), [1])
+    a, b = tree(tmp_path / "a"), tree(tmp_path / "b")
+    assert b and b == {name: a[name] for name in a if name.startswith("fold1/")}
+    states = [load_checkpoint(tmp_path / f"a/fold{k}/last.pt")["model"] for k in range(3)]
+    assert not torch.equal(states[0]["0.weight"], states[1]["0.weight"])
+
+
+def test_resume_skips_what_is_finished_and_goes_on_with_the_rest(tmp_path):
+    cross_validate(recipe(), plan(tmp_path / "whole"), range(3))
+    cross_validate(recipe(), plan(tmp_path / "part"), [0])
+    cross_validate(recipe(finish_fold=lambda trained: None), plan(tmp_path / "part", epochs=2), [1])
+    built = []
+
+    def build():
+        built.append(1)
+        return toy_net_of_now()
+
+    cross_validate(recipe(build=build), plan(tmp_path / "part", resume=True), range(3))
+    assert len(built) == 2 and tree(tmp_path / "part") == tree(tmp_path / "whole")
+    cross_validate(recipe(build=build), plan(tmp_path / "part"), [0])
+    assert len(built) == 3  # without resume a finished fold is trained again
+
+
+def test_a_network_that_returns_a_tuple_plugs_in_with_its_own_loss(tmp_path):
+    """The loss gets the tuple, in float32; fit equals a loop written out."""
+    def loss(outputs, target):
+        logits, maps = outputs
+        assert type(outputs) is tuple and {o.dtype for o in outputs} == {torch.float32}
+        return LOSS(logits, target) + 0.1 * maps.abs().mean()
+
+    def sgd(model):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    cross_validate(recipe(build=Two, loss=loss, optimizer=sgd), plan(tmp_path / "a"), [0])
+    cross_validate(recipe(build=Two, loss=loss, optimizer=sgd), plan(tmp_path / "amp", amp=True),
+                   [0])
+    toy, out = Toy(), tmp_path / "a/fold0"
+    train, val = np.flatnonzero(FOLD != 0), np.flatnonzero(FOLD == 0)
+    fit_module.seed_torch(5, 0)
+    net = Two()
+    for epoch in range(3):
+        for batch in np.array_split(np.random.default_rng((5, epoch)).permutation(train), 2):
+            value = loss(net(prepare(*map(torch.from_numpy, [
+                np.stack([toy[i, epoch][0] for i in batch])]))),
+                torch.from_numpy(toy.targets[batch]))
+            grads = torch.autograd.grad(value, list(net.parameters()))
+            with torch.no_grad():
+                for p, g in zip(net.parameters(), grads, strict=True):
+                    p -= 0.1 * g
+    last = load_checkpoint(out / "last.pt", "toy")["model"]
+    for k, v in net.state_dict().items():
+        close(last[k], v, 1e-4, 1e-6)
+    with torch.no_grad():
+        value = loss(net(prepare(torch.from_numpy(toy.pixels[val]))),
+                     torch.from_numpy(toy.targets[val])).item()
+    assert rows(out)[-1]["val_loss"] == pytest.approx(value, rel=1e-4)
+    logits, maps = torch.load(out / "done.pt", weights_only=True)[0]
+    assert logits.shape == (3, 2) and maps.shape == (3, 4, 2, 2)
+
+
+class EverySecond(torch.optim.Optimizer):
+    """Plain descent that takes every second step only, and so has a state of its own."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for p in (p for group in self.param_groups for p in group["params"]):
+            self.state[p]["n"] = self.state[p].get("n", 0) + 1
+            if self.state[p]["n"] % 2 == 0:
+                p -= self.param_groups[0]["lr"] * p.grad
+
+
+def test_a_network_plugs_in_with_an_optimizer_of_its_own(tmp_path):
+    """Its state is saved with the run: stopped after an epoch of three steps, it goes on."""
+    def own(model):
+        return EverySecond(model.parameters(), 0.1)
+
+    changes = {"batch_size": 2}  # three steps an epoch
+    cross_validate(recipe(optimizer=own), plan(tmp_path / "whole", **changes), range(3))
+    cross_validate(recipe(optimizer=own, finish_fold=lambda trained: None),
+                   plan(tmp_path / "part", epochs=1, **changes), range(3))
+    part = load_checkpoint(tmp_path / "part/fold0/last.pt", "toy")["optimizer"]["state"]
+    assert {s["n"] for s in part.values()} == {3}
+    cross_validate(recipe(optimizer=own), plan(tmp_path / "part", resume=True, **changes), range(3))
+    assert tree(tmp_path / "part") == tree(tmp_path / "whole")
+    last = load_checkpoint(tmp_path / "whole/fold0/last.pt", "toy")["optimizer"]["state"]
+    assert {s["n"] for s in last.values()} == {9}
