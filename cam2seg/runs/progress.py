@@ -64,10 +64,11 @@ class Console:
             print(f"{what}: {done}/{total}  {rate:.0f} images/s  {left:.0f} s left ",
                   end=end, file=sys.stderr, flush=True)
 
-    def epoch(self, out, epoch, epochs, loss, val_loss, lr, images_per_second, **more):
-        """Print the line of an epoch."""
-        print(f"{out}  epoch {epoch}/{epochs}  loss {loss:.4f}  val {val_loss:.4f}  "
-              f"lr {lr[-1]:.1e}  {images_per_second} images/s", flush=True)
+    def epoch(self, out, epochs, **row):
+        """Print the line of an epoch; row: its line of log.jsonl (see training.fit)."""
+        print(f"{out}  epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
+              f"val {row['val_loss']:.4f}  lr {row['lr'][-1]:.1e}  "
+              f"{row['images_per_second']} images/s", flush=True)
 
     def note(self, text):
         """Print a line of text."""
