@@ -14,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CAM, MODELS, ENGINE, MASKS, METRICS, DATA, IMAGES, LOADING, CHECKPOINTS, PROCESS = (
-    f"cam2seg/{name}.py" for name in
-    ("cam", "models", "engine", "masks", "metrics", "data", "images", "loading", "checkpoints",
-     "process"))
-AVERAGING = "cam2seg/averaging.py"
+CAM, MODELS, MASKS, METRICS, AVERAGING = (
+    f"cam2seg/{name}.py" for name in ("cam", "models", "masks", "metrics", "averaging"))
+LABELS, FOLDS, IMAGES, DATASET, FILES = (
+    f"cam2seg/data/{name}.py" for name in ("labels", "folds", "images", "dataset", "files"))
+BATCHES, EPOCHS, FIT, CROSS, MAPS = (
+    f"cam2seg/training/{name}.py"
+    for name in ("batches", "epochs", "fit", "cross_validation", "held_out_maps"))
+CHECKPOINTS = "cam2seg/runs/checkpoints.py"
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
@@ -55,11 +58,14 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("order of lite0's tensors unchecked", MODELS, "if [k.rpartition(\".\")[2] for k in theirs] !=",
      "if False and [k.rpartition(\".\")[2] for k in theirs] !="),
     ("mean of logits", MODELS, "member(x).float().sigmoid()", "member(x).float()"),
-    ("last epochs for best", ENGINE, 'key=lambda b: (b["val_loss"], b["epoch"])',
+    ("last epochs for best", FIT, 'key=lambda b: (b["val_loss"], b["epoch"])',
      'key=lambda b: -b["epoch"]'),
-    ("plateau one epoch late", ENGINE, "patience=3", "patience=4"),
-    ("epoch not seeded", ENGINE, "seed_all(*seed, *([] if process.first() else [process.rank()]))",
-     "pass"),
+    ("plateau one epoch late", FIT, "patience=3", "patience=4"),
+    ("epoch not seeded", FIT,
+     "seed_torch(*seed, *([] if processes.is_first() else [processes.rank()]))", "pass"),
+    ("fold not seeded", CROSS, "seed_torch(plan.seed, k)", "seed_torch(plan.seed)"),
+    ("loss of the first output alone", EPOCHS, "settings.loss(as_float32(outputs),",
+     "settings.loss(as_float32(outputs[0] if isinstance(outputs, tuple) else outputs),"),
     ("BatchNorm pass in eval mode", AVERAGING, "        model.train()\n        for x in",
      "        model.eval()\n        for x in"),
     ("batches weigh alike", AVERAGING, "m.momentum = len(x) / n", "m.momentum = 0.1"),
@@ -67,9 +73,9 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("states summed", AVERAGING, "for s in states]).mean(dim=0)", "for s in states]).sum(dim=0)"),
     ("pickles run", CHECKPOINTS, 'map_location="cpu", weights_only=True',
      'map_location="cpu", weights_only=False'),
-    ("checkpoint half written", PROCESS, 'tmp = Path(f"{path}.tmp")', "tmp = Path(path)"),
-    ("order the same in each epoch", LOADING, "(self.seed, self.epoch)", "self.seed"),
-    ("not centred", LOADING, "x.sub_(mean).div_(std)", "x.div_(std)"),
+    ("checkpoint half written", FILES, 'tmp = Path(f"{path}.tmp")', "tmp = Path(path)"),
+    ("order the same in each epoch", BATCHES, "(self.seed, self.epoch)", "self.seed"),
+    ("not centred", BATCHES, "x.sub_(mean).div_(std)", "x.div_(std)"),
     ("rows for columns", MASKS, "mask.T.ravel()", "mask.ravel()"),
     ("run starts off by one", MASKS, "np.flatnonzero(np.diff(flat)) + 1",
      "np.flatnonzero(np.diff(flat))"),
@@ -85,39 +91,53 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("below for above", METRICS, 'side="right"', 'side="left"'),
     ("confidence ignored", METRICS, "(probs >= confidence) & (pred", "(pred"),
     ("chosen on its own fold", METRICS, "rest = folds != k", "rest = folds == k"),
-    ("folds from the file's order", DATA, "np.random.default_rng(seed).permutation(len(y))",
+    ("folds from the file's order", FOLDS, "np.random.default_rng(seed).permutation(len(y))",
      "np.arange(len(y))"),
-    ("not stratified", DATA, "need = lacks_images if c is None else lacks_class[:, c]",
+    ("not stratified", FOLDS, "need = lacks_images if c is None else lacks_class[:, c]",
      "need = lacks_images"),
-    ("doubled rows taken", DATA, "        if key in rows:", "        if False:"),
-    ("unlisted images dropped", DATA, "if with_masks and images and not complete", "if False"),
-    ("flip of the image alone", IMAGES, "target if self.masks is None else np.flip",
-     "target if True else np.flip"),
+    ("doubled rows taken", LABELS, "        if key in rows:", "        if False:"),
+    ("unlisted images dropped", LABELS, "if with_masks and images and not complete", "if False"),
+    ("flip of the image alone", DATASET, "np.flip(target, axis + 1) if has_masks else target",
+     "target"),
     ("low byte of 16 bits", IMAGES, ".astype(np.int64) >> 8", ".astype(np.int64) & 255"),
-    ("flips forget the epoch", IMAGES, "(self.seed, epoch, index)", "(self.seed, index)"),
-    ("model of another fold", "cam2seg/mapping.py", "else [nets[k]]", "else [nets[max(nets) - k]]"),
-    ("trained on the held-out fold", "train_cls.py", "for part in (fold != k, fold == k)",
-     "for part in (fold == k, fold == k)"),
+    ("flips forget the epoch", DATASET, "(self.seed, epoch, index)", "(self.seed, index)"),
+    ("model of another fold", MAPS, "else [classifiers.nets[k]]",
+     "else [classifiers.nets[max(classifiers.nets) - k]]"),
+    ("trained on the held-out fold", CROSS, "for part in (plan.fold != k, plan.fold == k)",
+     "for part in (plan.fold == k, plan.fold == k)"),
     ("no BatchNorm pass", "train_cls.py", 'if args.swa_bn == "update"', "if False"),
     ("masks below the threshold", "train_seg.py", "masks.binarize(heat,",
      "masks.binarize(1 - heat,"),
     ("an area at the bound kept by --strict-len", "make_masks.py",
      "args.min_seg_len + args.strict_len", "args.min_seg_len"),
-    ("std over mean", "cam2seg/mapping.py", 'for k in ("mean", "std"))',
+    ("std over mean", MAPS, 'for k in ("mean", "std"))',
      'for k in ("std", "mean"))'),
     ("labels leak through the gate", "make_masks.py", 'if args.gate == "labels" else probs',
      'if labels is not None else probs'),
 ]
 
 
+SCRIPTS = ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
+OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"], LABELS: ["tests/test_data.py"],
+               FOLDS: ["tests/test_data.py"], DATASET: ["tests/test_images.py"], MAPS: SCRIPTS,
+               FILES: ["tests/test_runs.py"]}
+
+
 def tests_of(path):
-    name = Path(path).stem
-    engine = dict.fromkeys(("loading", "checkpoints", "process"), ["tests/test_engine.py"])
-    engine["models"] = ["tests/test_models.py", "tests/test_lite0.py"]
-    if name == "mapping":
-        path = name
-    return engine.get(name, [f"tests/test_{name}.py"]) if \
-        path.startswith("cam2seg/") else ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
+    """The test files that shall notice an edit of a file: those of its folder or its own."""
+    if path in OTHER_TESTS:
+        return OTHER_TESTS[path]
+    if "/" not in path:
+        return SCRIPTS
+    folder, name = Path(path).parts[-2:]
+    what = name.removesuffix(".py") if folder in ("cam2seg", "data") else folder
+    return [f"tests/test_{what}.py"]
+
+
+def _left_out(folder, names):
+    """What the copy is made without: the user's runs and data, not the package's folders."""
+    top = {"runs", "data", "docs"} if Path(folder) == ROOT else set()
+    return [n for n in names if n.startswith(".") or n in top]
 
 
 def killer(mutant):
@@ -125,10 +145,10 @@ def killer(mutant):
     what, path, old, new = mutant
     with tempfile.TemporaryDirectory() as tmp:
         copy = Path(tmp) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "data", "docs"))
+        shutil.copytree(ROOT, copy, ignore=_left_out)
         text = (copy / path).read_text()
-        if text.count(old) < 1:
-            sys.exit(f"{what}: '{old}' is not in {path}: bring the list up to date")
+        if text.count(old) != 1:
+            sys.exit(f"{what}: '{old}' is not once in {path}: bring the list up to date")
         (copy / path).write_text(text.replace(old, new))
         done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p",
                                "no:cacheprovider", *tests_of(path)], cwd=copy, text=True,

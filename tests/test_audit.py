@@ -20,12 +20,14 @@ from conftest import SCRIPTS, call
 import make_masks
 import train_cls
 import train_seg
-from cam2seg import cam, models
+from cam2seg import cam, metrics, models
+from cam2seg.data.labels import Labels
+from cam2seg.training import cross_validation
 from cam2seg.training.held_out_maps import smoothed_maps
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "AUDIT.md").read_text(encoding="utf-8")
-CODE = sorted([*(ROOT / "cam2seg").glob("*.py"), *(ROOT / f"{s}.py" for s in SCRIPTS)])
+CODE = sorted([*(ROOT / "cam2seg").rglob("*.py"), *(ROOT / f"{s}.py" for s in SCRIPTS)])
 TAG = re.compile(r"\[(P-[0-9]+|[A-Z]{2,6})\]")
 DEV = re.compile(r"DEV-[0-9]+")
 
@@ -79,7 +81,7 @@ def test_the_tables_of_the_page_are_found():
     assert all(len(row) == 6 for row in FORMULAS) and all(len(row) == 7 for row in DEVIATIONS)
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_tag_cited_in_the_code_has_a_row(path):
     in_formulas = set(TAG.findall("\n".join(row[0] for row in FORMULAS)))
     cited = prose(path)
@@ -120,7 +122,7 @@ def test_every_formula_names_its_code_and_a_test():
 def test_every_file_with_formulas_is_named_in_full():
     """`file.py::name` that the pattern above would pass over."""
     assert len(named(TEXT)) == TEXT.count(".py::")
-    for file in re.findall(r"`((?:cam2seg|tests)/\w+\.py)`", TEXT):
+    for file in re.findall(r"`((?:cam2seg|tests)/[\w/]+\.py)`", TEXT):
         assert (ROOT / file).is_file(), file
 
 
@@ -193,18 +195,18 @@ def test_adam_gets_the_papers_two_rates(shapes, tmp_path, monkeypatch, script, k
     """And the classifier its loss [P-7]: all as they reach the training loop."""
     seen = []
 
-    def stop(model, optimizer, loss_fn, *_, **__):
-        seen.append((model, optimizer, loss_fn))
+    def stop(model, optimizer, train, val, settings, out):
+        seen.append((model, optimizer, settings.loss))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "fit", stop)
+    monkeypatch.setattr(cross_validation, "fit", stop)
     (tmp_path / "f.csv").write_text("ImageId,fold\n" + "".join(
         f"{n:03d}.png,{n % 2}\n" for n in range(48)))
     flags = [{"train.csv": shapes / "train.csv", "f.csv": tmp_path / "f.csv"}.get(f, f)
              for f in flags]
     assert call(script, "--data", shapes, "--out", tmp_path / "out", *flags, "--weights", "none",
                 "--size", 64, 64, "--workers", 0, "--device", "cpu") == 130
-    (model, optimizer, loss_fn), = seen
+    (model, optimizer, loss), = seen
     assert isinstance(model, kind) and type(optimizer) is torch.optim.Adam
     encoder, rest = optimizer.param_groups
     assert (encoder["lr"], rest["lr"]) == (1e-4, 1e-3)
@@ -212,30 +214,40 @@ def test_adam_gets_the_papers_two_rates(shapes, tmp_path, monkeypatch, script, k
     assert {id(p) for p in rest["params"]} == {id(p) for p in others}
     assert {id(p) for p in encoder["params"]} == {id(p) for p in model.parameters()} - {
         id(p) for p in others}
-    y, target = torch.randn(5, 3), torch.rand(5, 3).round()
-    literal = sum(-math.log(p if t else 1 - p) for p, t in zip(
-        y.double().sigmoid().flatten().tolist(), target.flatten().tolist(), strict=True)) / 15
-    assert loss_fn(y, target).item() == pytest.approx(literal, rel=1e-5)
+    if script == "train_cls":
+        y, target = torch.randn(5, 3), torch.rand(5, 3).round()
+        literal = sum(-math.log(p if t else 1 - p) for p, t in zip(
+            y.double().sigmoid().flatten().tolist(), target.flatten().tolist(), strict=True)) / 15
+        assert loss(y, target).item() == pytest.approx(literal, rel=1e-5)
 
 
-def test_seg_loss_equals_the_loops():
+@pytest.mark.parametrize("ignored", [None, {("a.png", 0): "1 1"}])
+def test_the_loss_of_train_seg_equals_the_loops(ignored):
+    """[P-7] and soft Dice (DEV-36), with 255 in the target for a pixel that is left out."""
     torch.manual_seed(0)
     y = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    target = (torch.rand(2, 3, 4, 5) < 0.3).double()
+    target = (torch.rand(2, 3, 4, 5) < 0.3).byte()
     target[:, 2] = 0  # a class that is nowhere
-    p, bce, soft = y.sigmoid(), 0.0, 0.0
+    if ignored:
+        target[torch.rand(2, 3, 4, 5) < 0.2] = 255
+    p, bce, soft, counted = y.sigmoid(), 0.0, 0.0, int((target != 255).sum())
     for c in range(3):
-        both = total = 0.0
+        both = total = true = 0.0
         for b, i, j in itertools.product(range(2), range(4), range(5)):
             t, q = target[b, c, i, j].item(), p[b, c, i, j].item()
-            bce -= (t * math.log(q) + (1 - t) * math.log(1 - q)) / y.numel()
-            both, total = both + t * q, total + t + q
-        soft += (1 - 2 * both / total) / 3
-    assert train_seg.seg_loss(y, target, "bce").item() == pytest.approx(bce, rel=1e-12)
-    assert train_seg.seg_loss(y, target, "bce+dice").item() == pytest.approx(bce + soft, rel=1e-12)
+            if t != 255:
+                bce -= (t * math.log(q) + (1 - t) * math.log(1 - q)) / counted
+                both, total, true = both + t * q, total + t + q, true + t
+        soft += (1 - 2 * both / total) / 2 if true else 0.0
+    given = Labels(["a.png"], ["1", "2", "3"], None, {}, {})
+    work = train_seg.Work(given, None, ignored, None, {}, None)
+    for kind, expected in (("bce", bce), ("dice", soft), ("bce+dice", bce + soft)):
+        args = train_seg.get_args(["--loss", kind, "--weights", "none"])
+        loss = train_seg.unet_recipe(args, work, (64, 64)).loss
+        assert loss(y, target).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_table1_counts_all_images_and_those_with_a_defect():
+def test_table1_counts_all_images_and_those_with_a_defect(monkeypatch):
     y = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [0, 0]])
     p = np.array([[0.9, 0.2], [0.4, 0.4], [0.3, 0.8], [0.5, 0.1], [0.1, 0.4]])
     pairs = []
@@ -244,7 +256,8 @@ def test_table1_counts_all_images_and_those_with_a_defect():
         pairs.append((y.tolist(), p.tolist()))
         return float(len(pairs))
 
-    every, defect = train_cls.table1("b0", y, p, auc)
+    monkeypatch.setattr(metrics, "roc_auc", auc)
+    every, defect = train_cls.table1("b0", y, p)
     assert pairs == [(y[:, 0].tolist(), p[:, 0].tolist()), (y[:, 1].tolist(), p[:, 1].tolist()),
                      (y[:3, 0].tolist(), p[:3, 0].tolist()), (y[:3, 1].tolist(), p[:3, 1].tolist())]
     assert every == {"model": "b0, all images", "images": 5, "roc_auc": [1.0, 2.0], "mean": 1.5}
@@ -257,9 +270,11 @@ def test_the_gate_looks_at_the_plain_image():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(),
                               torch.nn.Linear(4 * 4 * 4, 2)).double().eval()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
     for method, smooth in itertools.product(make_masks.METHODS, (0, 1)):
-        args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth))
-        maps, logits = smoothed_maps(args, net, x)
+        args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth),
+                               smooth_image=False)
+        maps, logits = smoothed_maps(args, net, x, preprocess)
         assert torch.allclose(logits, net(x))
         views = [x * f for f in (1.0, 1.1, 0.9)] if smooth else [x]
         total = 0
