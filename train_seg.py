@@ -198,7 +198,7 @@ def finish_fold(args, work, trained):
     save_checkpoint(trained.out / "best.pt", trained.model,
                     {**trained.settings.meta, "best": [best]})
     rles = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings)
-    if work.gate:
+    if work.gate:  # DEV-34
         rles = {(n, c): rle for (n, c), rle in rles.items() if work.gate[n][c] >= args.confidence}
     names = [work.given.names[i] for i in trained.val.indices]
     if processes.is_first():
