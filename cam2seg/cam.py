@@ -12,8 +12,8 @@ never use the same model at once. Threads that each have a model of their own do
 another.
 
 Precision: the formulas run in float32 at least, so that maps are float32 for a model in bfloat16
-and under autocast to bfloat16. float16 is refused with a ValueError, under autocast too: gradients
-below its smallest step of 6e-8 would become 0 and leave holes in the maps.
+and under autocast to bfloat16. float16 is refused with a ValueError, under autocast too: it has
+nothing between 0 and 6e-8, so that small gradients would become 0 and be missing from the maps.
 
 Tags: [P-n] Sydorskyi 2022, [GC] arXiv:1610.02391, [PP] arXiv:1710.11063, [GB] arXiv:1412.6806.
 Notation: B batch, C classes (c), K feature maps (k), (h, w) their cells (i, j), (H, W) the image;
@@ -180,7 +180,8 @@ def _finite(maps, indices, layer):
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
-    """The submodule of that name. A module is handed back. Raises ValueError if there is none."""
+    """The submodule of the model with that name; a module is returned as it is. Raises ValueError
+    where the model has no submodule of that name."""
     if isinstance(layer, nn.Module):
         return layer
     modules = dict(model.named_modules())
@@ -191,7 +192,7 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
 
 
 def _layer_name(model, layer):
-    """The layer's name for messages: a module's name in the model, or its type if it has none."""
+    """The layer's name for messages. That of a module which the model does not hold is its type."""
     names = (name for name, module in model.named_modules() if module is layer)
     return layer if isinstance(layer, str) else next(names, type(layer).__name__)
 
@@ -314,7 +315,7 @@ def image_maps(maps: Tensor, size: Sequence[int], how: str = "minmax",
 
 def numpy_maps(small: np.ndarray, size: Sequence[int], how: str = "minmax",
                after: bool = False) -> np.ndarray:
-    """image_maps for the NumPy maps of one image: (C, h, w) in any float dtype -> float32
-    (C, H, W) in [0, 1]."""
+    """The image_maps of one image's maps in NumPy: (C, h, w) in any float dtype -> float32
+    (C, H, W) in [0, 1]. `how` and `after` are as there."""
     maps = torch.tensor(np.asarray(small, np.float32))[None]  # a copy: small may be read-only
     return image_maps(maps, size, how, after)[0].numpy()

