@@ -576,8 +576,19 @@ def test_a_fold_is_the_same_whichever_others_are_trained(tmp_path):
     cross_validate(recipe(), plan(tmp_path / "b"), [1])
     a, b = tree(tmp_path / "a"), tree(tmp_path / "b")
     assert b and b == {name: a[name] for name in a if name.startswith("fold1/")}
-    states = [load_checkpoint(tmp_path / f"a/fold{k}/last.pt")["model"] for k in range(3)]
-    assert not torch.equal(states[0]["0.weight"], states[1]["0.weight"])
+
+
+def test_every_fold_begins_with_weights_of_its_own(tmp_path):
+    first = []
+
+    def build():
+        net = toy_net_of_now()
+        first.append(net[0].weight.detach().clone())
+        return net
+
+    cross_validate(recipe(build=build), plan(tmp_path / "a", epochs=1), range(3))
+    cross_validate(recipe(build=build), plan(tmp_path / "b", epochs=1, seed=6), [0])
+    assert all(not torch.equal(a, b) for i, a in enumerate(first) for b in first[:i])
 
 
 def test_resume_skips_what_is_finished_and_goes_on_with_the_rest(tmp_path):
