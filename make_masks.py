@@ -1,11 +1,14 @@
-"""Turn the classifiers' activation maps into pseudo-masks (paper's section V, Table 2).
+"""Turn class labels into pseudo-masks: from a classifier's activation maps (paper's section V, Table
+2), or from the contrast within each image.
 
     python make_masks.py --data data/demo --cls runs/cls --out runs/masks
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
+    python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
-hold true masks, the masks are scored, and --search finds the three parameters.
+hold true masks, the masks are scored, and --search finds the three parameters. --method contrast
+needs labels and no classifier; it also writes ignore.csv for train_seg.py --ignore.
 """
 
 import argparse
@@ -15,16 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cam2seg import masks, metrics
-from cam2seg.data import folds, image_folder, labels
+from cam2seg import metrics
+from cam2seg.data import csv_files, folds, image_folder, labels, stored_maps
 from cam2seg.data.errors import DataError
+from cam2seg.report import mask_report
 from cam2seg.report.tables import print_table
 from cam2seg.runs import flags, folder, inputs, locks, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
 
 METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
-           "guided-gradcam")
+           "guided-gradcam", "contrast")
 
 
 def get_args(argv=None):
@@ -33,7 +37,8 @@ def get_args(argv=None):
     p.add_argument("--cls", type=Path, default="runs/cls", help="run of train_cls.py")
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS, default="gradcam++",
-                   help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4")
+                   help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
+                   "within each image, without a classifier, [C-1] to [C-13]")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -65,6 +70,8 @@ def get_args(argv=None):
     p.add_argument("--new-images", action="store_true",
                    help="use the mean over the folds even for names in the folds, DEV-19")
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
+    p.add_argument("--review", type=flags.natural, default=0, metavar="N",
+                   help="write review.png and review.csv: the N masks to look at first")
     p.add_argument("--batch-size", type=flags.positive, default=64, help="images at a time")
     flags.add_machine(p)
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -72,7 +79,7 @@ def get_args(argv=None):
 
 
 class Work(NamedTuple):
-    """Everything that turns maps into masks needs."""
+    """The images that get masks, and all that turns their maps into masks."""
 
     names: list  # N image names
     labels: labels.Labels | None
@@ -88,26 +95,70 @@ def main(args):
     folder.check_flags(args)
     report = Console()
     work = load_images(args, report)
-    maps, probs = load_or_make_maps(args, work, report)
-    is_first = processes.is_first()
-    processes.leave()
-    if not is_first:
+    if args.method == "contrast":
+        results, rles, ignored = masks_from_contrast(args, work, report)
+    else:
+        results, rles, ignored = masks_from_maps(args, work, report)
+    if not processes.is_first():
         return
+    write_metrics(args, work, results, rles)
+    if args.review:
+        mask_report.write_review(args.out, inputs.image_dir(args), work, rles, ignored, args.review)
+        print(f"wrote {args.out}/review.png and review.csv")
+    if "scores" in results[0]:
+        print_table2(args, results)
+
+
+def masks_from_maps(args, work, report):
+    """Write masks.csv, and with --search two more files, from activation maps ([P] V).
+
+    Returns the results of each file, and the run lengths of masks.csv and of ignored pixels, of
+    which there are none.
+    """
+    from cam2seg.training import map_masks
+    maps, probs = load_or_make_maps(args, work, report)
+    if not processes.is_first():
+        return [], {}, {}
     # DEV-11: +1 and -1, so that a class without the label stays out at --confidence 0 too.
     gate = 2.0 * work.labels.y - 1 if args.gate == "labels" else probs
     work = work._replace(maps=maps, gate=gate)
     by_flags = {"confidence": args.confidence, "min_seg_len": args.min_seg_len + args.strict_len,
                 "threshold": args.threshold}
-    everywhere = dict.fromkeys(set(work.fold.tolist()), by_flags)
-    results = [make_and_score(args, "masks", work, everywhere, report)]
+    chosen = {"masks": dict.fromkeys(set(work.fold.tolist()), by_flags)}
     if args.search:
-        for title, chosen in searched_parameters(args, work, report).items():
-            results.append(make_and_score(args, title, work, chosen, report))
-    folder.write_json(args.out / "metrics.json", {
-        "classes": work.classes, "args": folder.result_flags(args), "table2": results})
-    print_counts(args, work.classes, results[0])
-    if "scores" in results[0]:
-        print_table2(args, results)
+        chosen.update(map_masks.searched_parameters(args, work, report))
+    results, made = [], {}
+    for title, parameters in chosen.items():
+        report("note", text=f"writing {args.out}/{title}.csv")
+        clock = Progress(len(work.names), title, report)
+        made[title] = map_masks.make_masks(args, work, parameters, clock)
+        results.append({**describe(args, title, work, made[title]),
+                        "parameters": {str(k): v for k, v in sorted(parameters.items())}})
+    return results, made["masks"], {}
+
+
+def masks_from_contrast(args, work, report):
+    """Write masks.csv, ignore.csv and folds.csv from images and labels alone; see methods/contrast.
+
+    Returns what masks_from_maps returns. True masks are used for nothing but the scores.
+    """
+    from cam2seg.training import label_only
+    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.fold)
+    if not processes.is_first():
+        return [], {}, {}
+    image_dir, y = inputs.image_dir(args), work.labels.y.astype(bool)
+
+    def log_image(i):
+        return label_only.log_image(image_dir / work.names[i])
+
+    model = label_only.fit(log_image, y, report)
+    print_table("Filter and sign that the labels choose, with T of [C-5], and the next best",
+                ["class", "first", "T", "second", "T"],
+                label_only.choice_rows(model, work.classes))
+    rles, ignored = label_only.make_masks(log_image, work.names, y, model, report)
+    labels.write_masks(args.out / "ignore.csv", work.names, work.classes, ignored)
+    result = describe(args, "masks", work, rles)
+    return [{**result, "choice": label_only.choice_rows(model, work.classes)}], rles, ignored
 
 
 def load_images(args, report):
@@ -119,10 +170,12 @@ def load_images(args, report):
     else:
         names = image_folder.list_images(inputs.image_dir(args))
         sizes = inputs.scan(inputs.image_dir(args), names, report)
-    if (args.gate == "labels" or args.search) and found is None:
-        raise DataError("--gate labels and --search need --labels")
+    if (args.gate == "labels" or args.search or args.method == "contrast") and found is None:
+        raise DataError("--gate labels, --search and --method contrast need --labels")
     if args.search and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
+    if args.method == "contrast":
+        return Work(names, found, sizes, contrast_folds(args, found), found.classes)
     classes = folder.read_run(args.cls / "args.json")["classes"]
     if found and found.classes != classes:
         raise DataError(f"{path}: classes {found.classes}, but {args.cls} was trained on {classes}")
@@ -132,6 +185,17 @@ def load_images(args, report):
     if args.search and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
         raise DataError(f"{path}: --search needs true masks in two folds or more")
     return work
+
+
+def contrast_folds(args, found):
+    """Fold int (N,) of labelled images: those of --cls where it is a run, else five new ones.
+
+    The masks do not depend on the folds; train_seg.py --folds needs them.
+    """
+    path = args.cls / "folds.csv"
+    if path.is_file():
+        return folds.folds_of(path, found.names)
+    return folds.make_folds(found.y, 5)
 
 
 def keep_trained_folds(args, work):
@@ -168,59 +232,15 @@ def load_or_make_maps(args, work, report):
     return held_out_maps.make_maps(args, images, classifiers, report)
 
 
-def searched_parameters(args, work, report):
-    """The three parameters that true masks choose: {title: {fold: parameters}}  (DEV-10).
+def describe(args, title, work, rles):
+    """Write {title}.csv and return what metrics.json says of it, with scores where truth is known.
 
-    "masks_union": chosen on all images with a defect ([P] III). "masks_crossfit": for each fold,
-    chosen on the other folds.
+    rles: {(name, class index): run lengths}.
     """
-    rows = work.labels.y.any(axis=1)
-    grid = search_grid(args, work.sizes)
-    counts = counts_at_thresholds(args, work, grid["threshold"], report)
-    counts = [n[rows] for n in (*counts, work.gate, work.fold)]
-    best, _ = metrics.search(*counts[:4], grid, args.objective)
-    crossed = metrics.cross_fit(*counts, grid, args.objective)
-    everywhere = set(work.fold.tolist())
-    return {"masks_union": dict.fromkeys(everywhere, best),
-            "masks_crossfit": {k: crossed.get(k, best) for k in everywhere}}
-
-
-def search_grid(args, sizes):
-    """The values that --search tries (DEV-30). Areas are parts of the median image's area."""
-    area = float(np.median([h * w for h, w in sizes.values()]))
-    confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
-    return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)], "confidence": confidence,
-            "min_seg_len": [round(area * part) + args.strict_len
-                            for part in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
-
-
-def counts_at_thresholds(args, work, thresholds, report):
-    """Pixel counts inter, pred (N, C, T) and truth (N, C) for all T thresholds in one pass."""
-    from cam2seg import cam
-    inter, pred, truth = [], [], []
-    clock = Progress(len(work.names), "search", report)
-    for name, small in zip(work.names, work.maps, strict=True):
-        true = masks.decode_all(work.labels.rles, name, work.sizes[name], len(work.classes))
-        full = cam.numpy_maps(small, work.sizes[name], args.norm, args.norm_after)
-        both = metrics.threshold_counts(full, true, thresholds)
-        inter.append(both[0])
-        pred.append(both[1])
-        truth.append(true.sum(axis=(1, 2)))
-        clock.add(1)
-    return np.array(inter), np.array(pred), np.array(truth)
-
-
-def make_and_score(args, title, work, chosen, report):
-    """Write {title}.csv and return what metrics.json says of it.
-
-    chosen: {fold: {"confidence", "min_seg_len", "threshold"}}.
-    """
-    report("note", text=f"writing {args.out}/{title}.csv")
-    rles, areas = make_masks(args, work, chosen, Progress(len(work.names), title, report))
     labels.write_masks(args.out / f"{title}.csv", work.names, work.classes, rles)
+    areas = mask_report.measure_areas(rles, work.names, len(work.classes))
     pixels = sum(h * w for h, w in map(work.sizes.get, work.names))
-    result = {"masks": title, "parameters": {str(k): v for k, v in sorted(chosen.items())},
-              "images": len(work.names), "made": (areas > 0).sum(axis=0).tolist(),
+    result = {"masks": title, "images": len(work.names), "made": (areas > 0).sum(axis=0).tolist(),
               "area_fraction": (areas.sum(axis=0) / pixels).tolist()}
     known = work.labels
     if known is not None:
@@ -235,45 +255,52 @@ def make_and_score(args, title, work, chosen, report):
     return result
 
 
-def make_masks(args, work, chosen, clock):
-    """Run lengths {(name, class index): text} and areas int (N, C) in pixels  ([P] V).
+def write_metrics(args, work, results, rles):
+    """Write metrics.json, and print what masks.csv holds and what looks wrong in it."""
+    areas = mask_report.measure_areas(rles, work.names, len(work.classes))
+    parts = mask_report.count_components(rles, work.names, work.sizes, len(work.classes))
+    pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
+    y = work.labels.y if work.labels is not None else None
+    facts = mask_report.summarise(areas, parts, y, pixels)
+    cell = None
+    if args.method != "contrast":
+        grid = stored_maps.read(args.out)[3].shape[2:]
+        cell = float(np.median(pixels)) / (grid[0] * grid[1])
+    folder.write_json(args.out / "metrics.json", {
+        "classes": work.classes, "args": folder.result_flags(args), "table2": results,
+        "masks": facts})
+    mask_report.print_summary(f"{args.out}/masks.csv: {len(work.names)} images", work.classes, facts)
+    for line in mask_report.advice(work.classes, facts, cell, label_auc(args, work)):
+        print(line)
 
-    A class that the gate accepts gets the mask of its map. Masks of two classes may overlap
-    (DEV-29).
-    """
-    from cam2seg import cam
-    rles, areas = {}, np.zeros((len(work.names), len(work.classes)), np.int64)
-    for i, (name, small) in enumerate(zip(work.names, work.maps, strict=True)):
-        use = chosen[int(work.fold[i])]
-        full = cam.numpy_maps(small, work.sizes[name], args.norm, args.norm_after)
-        for c in np.flatnonzero(work.gate[i] >= use["confidence"]).tolist():
-            mask = masks.binarize(full[c], use["threshold"], use["min_seg_len"])
-            rles[name, c], areas[i, c] = masks.rle_encode(mask), mask.sum()
-        clock.add(1)
-    return rles, areas
 
-
-def print_counts(args, classes, result):
-    """Print how many masks masks.csv holds, and how many labelled images have none."""
-    rows = [["masks made", *result["made"]], ["share of all pixels", *result["area_fraction"]]]
-    if "labelled" in result:
-        rows += [["images with the label", *result["labelled"]],
-                 ["... and an empty mask", *result["labelled_but_empty"]]]
-    print_table(f"{args.out}/masks.csv: {result['images']} images", ["class", *classes], rows)
+def label_auc(args, work):
+    """ROC-AUC of each class by the classifier's out-of-fold probabilities; None without them."""
+    path = args.cls / "oof.csv"
+    if args.method == "contrast" or work.labels is None or not path.is_file():
+        return None
+    probs = csv_files.read_probs(path, work.classes)
+    rows = [i for i, name in enumerate(work.names) if name in probs]
+    y, p = work.labels.y[rows], np.array([probs[work.names[i]] for i in rows])
+    return [metrics.roc_auc(y[:, c], p[:, c]) if 0 < y[:, c].sum() < len(y) else None
+            for c in range(y.shape[1])]
 
 
 def print_table2(args, results):
     """Print Table 2: the scores of each mask file, and of predicting nothing."""
     first, scores = results[0], metrics.SCORES[:4]
-    title = f"{args.method}, {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
+    title = args.method
+    if args.method != "contrast":
+        title += f", {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
     rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in scores)]]
     for r in results:
-        values = list(r["parameters"].values())
+        values = list(r.get("parameters", {"": {"by": "labels"}}).values())
         same = all(v == values[0] for v in values)
         said = "/".join(map(str, values[0].values())) if same else "per fold"
         rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in scores)])
-    of = ("out-of-fold union of folds " + ", ".join(first["parameters"])
-          if "-1" not in first["parameters"] else "by networks that may have seen them")
+    folds_used = first.get("parameters", {})
+    of = "by labels alone" if not folds_used else "by networks that may have seen them" \
+        if "-1" in folds_used else "out-of-fold union of folds " + ", ".join(folds_used)
     print_table(f"Table 2: masks of {first['with_defect']} images with a defect, {of}",
                 ["experiment", "conf/len/thr", *scores], rows)
 

@@ -41,6 +41,8 @@ def get_args(argv=None):
     p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
     p.add_argument("--lr-decoder", type=flags.learning_rate, default=1e-3, help="Adam, DEV-12")
+    p.add_argument("--schedule", default="plateau", choices=("plateau", "cosine"),
+                   help="learning rates halve on a plateau, or fall along a cosine, DEV-37")
     p.add_argument("--ignore", type=Path, metavar="CSV",
                    help="pixels that the loss leaves out, in the form of a mask CSV")
     p.add_argument("--mask-cut", type=flags.fraction,
@@ -156,7 +158,7 @@ def training_plan(args, work, size, report):
                        (args.vflip, args.hflip), args.seed)
     return cross_validation.Plan(dataset, work.fold, args.out, device, args.epochs,
                                  args.batch_size, args.workers, args.seed, args.amp, args.resume,
-                                 report)
+                                 report, args.schedule)
 
 
 def unet_recipe(args, work, size):

@@ -99,3 +99,37 @@ def decode_all(rles: Mapping[tuple[str, int], str], name: str, size: tuple[int, 
     mask. Raises ValueError as rle_decode does.
     """
     return np.stack([rle_decode(rles.get((name, c), ""), size) for c in range(classes)])
+
+
+def label_components(mask):
+    """Number of each pixel's 8-connected component, int (H, W), 0 = background, and their count.
+
+    Runs of each row are joined with those they touch in the row above.
+    """
+    H, W = mask.shape
+    flat = np.zeros((H, W + 2), np.int8)
+    flat[:, 1:-1] = mask
+    steps = np.diff(flat, axis=1)
+    (row, start), (_, end) = np.nonzero(steps == 1), np.nonzero(steps == -1)  # [start, end)
+    wide = W + 2  # one key a row, so that a run finds those of the row above by bisection
+    first = np.searchsorted(row * wide + end, (row - 1) * wide + start)  # end >= start: touch
+    last = np.searchsorted(row * wide + start, (row - 1) * wide + end, side="right")
+    many = np.maximum(last - first, 0)
+    a = np.repeat(np.arange(len(row)), many)
+    b = np.repeat(first - (many.cumsum() - many), many) + np.arange(many.sum())
+    root = np.arange(len(row))
+    while True:
+        low = np.minimum(root[a], root[b])
+        new = root.copy()
+        np.minimum.at(new, root[a], low)
+        np.minimum.at(new, root[b], low)
+        new = new[new]
+        if (new == root).all():
+            break
+        root = new
+    _, number = np.unique(root, return_inverse=True)
+    out = np.zeros(H * (W + 1) + 1, np.int64)
+    np.add.at(out, row * (W + 1) + start, number + 1)
+    np.add.at(out, row * (W + 1) + end, -(number + 1))
+    count = int(number.max() + 1) if len(row) else 0
+    return out.cumsum()[:-1].reshape(H, W + 1)[:, :W], count

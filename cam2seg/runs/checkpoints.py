@@ -60,15 +60,15 @@ def load_checkpoint(path, kind=None):
     return state
 
 
-def load_training_state(path, kind, model, optimizer, plateau):
-    """Put model, optimizer and plateau scheduler back to where last.pt left them.
+def load_training_state(path, kind, model, optimizer, scheduler):
+    """Put model, optimizer and learning-rate scheduler back to where last.pt left them.
 
     Returns the best epochs so far, the number of epochs done, and the state of a partial epoch (see
     training.fit.partial_epoch_state) or None. Raises CheckpointError where the file does not fit.
     """
     last = load_checkpoint(path, kind)
     try:
-        for name, part in (("model", model), ("optimizer", optimizer), ("plateau", plateau)):
+        for name, part in (("model", model), ("optimizer", optimizer), ("scheduler", scheduler)):
             part.load_state_dict(last[name])
         return last["best"], last["epochs_done"], last.get("partial_epoch")
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

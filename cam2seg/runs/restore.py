@@ -77,7 +77,7 @@ def check_checkpoints(folder, folds, done, build, meta, epochs):
 
 def _wrong_in(last, epochs):
     """Say what is wrong with the state of a training in a checkpoint; None if nothing is."""
-    for key, form in (("optimizer", dict), ("plateau", dict), ("best", list),
+    for key, form in (("optimizer", dict), ("scheduler", dict), ("best", list),
                       ("epochs_done", int)):
         if not isinstance(last.get(key), form):
             return f"no {key} in it, expected a whole checkpoint"

@@ -41,6 +41,7 @@ class Plan(NamedTuple):
     amp: bool = False
     resume: bool = False
     report: Callable = silent
+    schedule: str = "plateau"  # of the learning rates, see fit.Settings
 
 
 class Fold(NamedTuple):
@@ -74,6 +75,7 @@ def cross_validate(recipe, plan, folds):
         train, val = (Batches(plan.dataset, np.flatnonzero(part), plan.batch_size, plan.workers,
                               plan.seed) for part in (plan.fold != k, plan.fold == k))
         settings = Settings(recipe.loss, prepare, plan.epochs, recipe.meta, recipe.keep,
-                            (plan.seed, k), plan.amp, plan.resume, plan.report)
+                            (plan.seed, k), plan.amp, plan.resume, plan.report,
+                            plan.schedule)
         best = fit(model, optimizer, train, val, settings, out)
         recipe.finish_fold(Fold(k, model, train, val, best, out, settings))

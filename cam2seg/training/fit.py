@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from ..data.files import whole_file
 from ..runs import processes
@@ -36,30 +36,35 @@ class Settings(NamedTuple):
     amp: bool = False  # bfloat16 autocast
     resume: bool = False
     report: Callable = silent
+    schedule: str = "plateau"  # of the learning rates; or "cosine"
 
 
 def fit(model, optimizer, train, val, settings, out):
     """Train a network on the Batches `train`; return its best epochs by the loss on `val`.
 
-    All learning rates are halved when the validation loss has not fallen for more than 3 epochs
-    ([P] section IV; DEV-28: any fall counts). The held-out part chooses rates and epochs, as in the
-    paper (DEV-27). The folder `out` gets log.jsonl (one line an epoch), last.pt (to resume from)
+    With settings.schedule "plateau" all learning rates are halved when the validation loss has not
+    fallen for more than 3 epochs ([P] section IV; DEV-28: any fall counts). With "cosine" they fall
+    to 0 along half a cosine over the epochs (DEV-37). The held-out part chooses rates and epochs,
+    as in the paper (DEV-27). The folder `out` gets log.jsonl (one line an epoch), last.pt (to resume from)
     and epoch{n}.pt of the settings.keep best epochs.
 
     Returns [{"epoch", "val_loss"}], best first, with epochs counted from 1. Raises
     FloatingPointError where a loss is not finite, signals.Stopped and CheckpointError.
     """
     out = Path(out)
-    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
+    if settings.schedule == "cosine":
+        scheduler = CosineAnnealingLR(optimizer, settings.epochs)
+    else:
+        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
     best, start, partial = [], 0, None
     if settings.resume and (out / "last.pt").exists():
         best, start, partial = load_training_state(out / "last.pt", settings.meta["kind"], model,
-                                                   optimizer, plateau)
+                                                   optimizer, scheduler)
     net = processes.distributed_model(model, next(model.parameters()).device)
 
     def state(epochs_done):
         return {**settings.meta, "optimizer": optimizer.state_dict(),
-                "plateau": plateau.state_dict(), "best": best, "epochs_done": epochs_done}
+                "scheduler": scheduler.state_dict(), "best": best, "epochs_done": epochs_done}
 
     for epoch in range(start, settings.epochs):
         steps = start_epoch((*settings.seed, epoch), partial, next(model.parameters()).device)
@@ -73,7 +78,7 @@ def fit(model, optimizer, train, val, settings, out):
         except FloatingPointError as error:
             rates = [group["lr"] for group in optimizer.param_groups]
             raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr {rates}") from error
-        plateau.step(row["val_loss"])
+        scheduler.step(*([row["val_loss"]] if settings.schedule == "plateau" else []))
         best = sorted([*best, {"epoch": epoch + 1, "val_loss": row["val_loss"]}],
                       key=lambda b: (b["val_loss"], b["epoch"]))[:settings.keep]
         if epoch + 1 in [b["epoch"] for b in best]:

@@ -1,0 +1,147 @@
+"""What a set of masks looks like where no truth is known, and which images to look at first."""
+
+import numpy as np
+
+from ..data import images
+from ..data.csv_files import write_csv
+from ..masks import label_components, rle_decode
+from . import pictures
+from .tables import print_table
+
+QUANTILES = (0.1, 0.5, 0.9)
+LEAST_AUC = 0.7  # below it a classifier names hardly better than chance (DEV-38)
+
+
+def measure_areas(rles, names, classes):
+    """Areas of all masks in pixels, int (N, C), summed over their run lengths.
+
+    rles: {(name, class index): run lengths}; classes: C.
+    """
+    return np.array([[sum(map(int, rles.get((name, c), "").split()[1::2]))
+                      for c in range(classes)] for name in names], np.int64)
+
+
+def count_components(rles, names, sizes, classes):
+    """Number of 8-connected components of all masks: int (N, C). sizes: {name: (H, W)}."""
+    return np.array([[label_components(rle_decode(rles[name, c], sizes[name]))[1]
+                      if rles.get((name, c)) else 0 for c in range(classes)] for name in names],
+                    np.int64)
+
+
+def summarise(areas, parts, y, pixels):
+    """Facts of each class for metrics.json: a list of C dicts.
+
+    areas, parts: int (N, C), pixels and numbers of components; y: labels (N, C) or None; pixels: int (N,), the pixels of
+    each image. Area quantiles are over the masks that are not empty, as parts of the image.
+    """
+    facts = []
+    for c in range(areas.shape[1]):
+        made = areas[:, c] > 0
+        part = areas[made, c] / pixels[made]
+        each = areas[made, c] / np.maximum(parts[made, c], 1)
+        facts.append({
+            "made": int(made.sum()),
+            "labelled": None if y is None else int(y[:, c].sum()),
+            "labelled_without_mask": None if y is None else int((y[:, c].astype(bool) & ~made).sum()),
+            "area_quantiles": np.quantile(part, QUANTILES).tolist() if made.any() else None,
+            "components_per_mask": float(parts[made, c].mean()) if made.any() else None,
+            "component_pixels": float(np.median(each)) if made.any() else None})
+    return facts
+
+
+def print_summary(title, classes, facts):
+    """Print the facts of summarise() as one table."""
+    def column(of):
+        return [of(f) for f in facts]
+
+    rows = [["masks made", *column(lambda f: f["made"])],
+            ["images with the label", *column(lambda f: f["labelled"])],
+            ["... without a mask", *column(lambda f: f["labelled_without_mask"])]]
+    for n, q in enumerate(QUANTILES):
+        rows.append([f"area, {q:.0%} of masks below (part of image)",
+                     *column(lambda f, n=n: f["area_quantiles"] and f["area_quantiles"][n])])
+    rows += [["components in a mask, mean", *column(lambda f: f["components_per_mask"])],
+             ["pixels of a component, median", *column(lambda f: f["component_pixels"])]]
+    print_table(title, ["class", *classes], rows)
+
+
+def advice(classes, facts, cell=None, auc=None):
+    """Plain sentences about what looks wrong; [] where nothing does.
+
+    cell: pixels of the image under one cell of a map, or None; auc: ROC-AUC of each class on the
+    out-of-fold probabilities, or None.
+    """
+    said = []
+    for c, (name, f) in enumerate(zip(classes, facts, strict=True)):
+        if f["labelled"] and f["labelled_without_mask"] > f["labelled"] / 2:
+            said.append(f"class {name}: more than half of its labelled images have no mask; a lower "
+                        "--threshold or --confidence gives more of them")
+        if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:
+            said.append(f"class {name}: the typical mask covers more than half of the image, which "
+                        "is rarely a defect; look at the pictures of --review")
+        if cell and f["component_pixels"] and f["component_pixels"] < cell:
+            said.append(f"class {name}: the typical component has {f['component_pixels']:.0f} "
+                        f"pixels, less than the {cell:.0f} under one cell of the map; --method "
+                        "contrast or auto, a larger --size or an earlier --target-layer sees more")
+        if auc and auc[c] is not None and auc[c] < LEAST_AUC:
+            said.append(f"class {name}: the classifier's ROC-AUC is {auc[c]:.2f}, too low to name "
+                        "anything; train it longer or give it more images")
+    return said
+
+
+def doubt(areas, y, ignored):
+    """How much a person should doubt each mask: float (N, C), higher is more doubtful, -1 nothing.
+
+    A labelled image without a mask comes first (3). Otherwise the doubt is the part of the found
+    pixels that are ignored, plus the distance of the area from the class's median on a logarithmic
+    scale, cut at a factor of ten. ignored: int (N,), ignored pixels of each image.
+    """
+    score = np.full(areas.shape, -1.0)
+    for c in range(areas.shape[1]):
+        made = areas[:, c] > 0
+        if made.any():
+            far = np.abs(np.log10(areas[made, c] / np.median(areas[made, c])))
+            score[made, c] = ignored[made] / (ignored[made] + areas[made, c]) + np.minimum(far, 1)
+        if y is not None:
+            score[y[:, c].astype(bool) & ~made, c] = 3.0
+    return score
+
+
+def write_review(out, image_dir, work, rles, ignored, count):
+    """Write review.csv and review.png: the `count` most doubtful masks and the four surest ones.
+
+    work: names, sizes, classes and labels of a make_masks.py run; ignored: run lengths of pixels in
+    doubt {(name, class index): text}.
+    """
+    y = work.labels.y if work.labels is not None else None
+    areas = measure_areas(rles, work.names, len(work.classes))
+    pixels = np.array([_ignored_pixels(ignored, n, work) for n in work.names])
+    score = doubt(areas, y, pixels)
+    order = [divmod(int(k), len(work.classes)) for k in np.argsort(-score, axis=None, kind="stable")
+             if score.flat[k] >= 0]
+    chosen = order[:count]
+    write_csv(out / "review.csv", ("ImageId", "ClassId", "doubt", "area"),
+              [(work.names[i], work.classes[c], f"{score[i, c]:.4f}", int(areas[i, c]))
+               for i, c in chosen])
+    sure = [k for k in order[::-1] if k not in chosen][:4]
+    rows = [(f"{work.names[i]}  {work.classes[c]}  doubt {score[i, c]:.2f}",
+             _review_pictures(image_dir, work, rles, ignored, i, c)) for i, c in chosen + sure]
+    pictures.contact_sheet(out / "review.png", f"look first at these {len(chosen)}; the last "
+                           f"{len(sure)} are the surest", ["image", "mask", "left out of training"],
+                           rows)
+
+
+def _ignored_pixels(ignored, name, work):
+    """Ignored pixels of an image, over all its classes."""
+    return max((rle_decode(ignored[name, c], work.sizes[name]).sum()
+                for c in range(len(work.classes)) if ignored.get((name, c))), default=0)
+
+
+def _review_pictures(image_dir, work, rles, ignored, i, c):
+    name, size = work.names[i], work.sizes[work.names[i]]
+    image = images.open_image(image_dir / name)
+    mask = rle_decode(rles.get((name, c), ""), size)
+    left_out = rle_decode(ignored.get((name, c), ""), size)
+    painted = np.zeros((c + 1, *size), bool)
+    painted[c] = mask
+    return [image, pictures.paint(image, painted), pictures.black_white(left_out)]

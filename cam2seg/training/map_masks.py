@@ -1,0 +1,69 @@
+"""From activation maps to masks: the threshold, the two gates and the search (paper's section V).
+
+`args` are the flags of make_masks.py, and `work` is its Work: names, labels, sizes and folds of the
+images, their maps (N, C, h, w) and the gate (N, C), which accepts a class where it reaches the
+confidence.
+"""
+
+import numpy as np
+
+from .. import cam, masks, metrics
+from ..runs.progress import Progress
+
+
+def searched_parameters(args, work, report):
+    """The three parameters that true masks choose: {title: {fold: parameters}}  (DEV-10).
+
+    "masks_union": chosen on all images with a defect ([P] III). "masks_crossfit": for each fold,
+    chosen on the other folds.
+    """
+    rows = work.labels.y.any(axis=1)
+    grid = search_grid(args, work.sizes)
+    counts = counts_at_thresholds(args, work, grid["threshold"], report)
+    counts = [n[rows] for n in (*counts, work.gate, work.fold)]
+    best, _ = metrics.search(*counts[:4], grid, args.objective)
+    crossed = metrics.cross_fit(*counts, grid, args.objective)
+    everywhere = set(work.fold.tolist())
+    return {"masks_union": dict.fromkeys(everywhere, best),
+            "masks_crossfit": {k: crossed.get(k, best) for k in everywhere}}
+
+
+def search_grid(args, sizes):
+    """The values that --search tries (DEV-30). Areas are parts of the median image's area."""
+    area = float(np.median([h * w for h, w in sizes.values()]))
+    confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
+    return {"threshold": [round(0.05 * n, 2) for n in range(1, 20)], "confidence": confidence,
+            "min_seg_len": [round(area * part) + args.strict_len
+                            for part in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
+
+
+def counts_at_thresholds(args, work, thresholds, report):
+    """Pixel counts inter, pred (N, C, T) and truth (N, C) for all T thresholds in one pass."""
+    inter, pred, truth = [], [], []
+    clock = Progress(len(work.names), "search", report)
+    for name, small in zip(work.names, work.maps, strict=True):
+        true = masks.decode_all(work.labels.rles, name, work.sizes[name], len(work.classes))
+        full = cam.numpy_maps(small, work.sizes[name], args.norm, args.norm_after)
+        both = metrics.threshold_counts(full, true, thresholds)
+        inter.append(both[0])
+        pred.append(both[1])
+        truth.append(true.sum(axis=(1, 2)))
+        clock.add(1)
+    return np.array(inter), np.array(pred), np.array(truth)
+
+
+def make_masks(args, work, chosen, clock):
+    """Run lengths {(name, class index): text}  ([P] V).
+
+    chosen: {fold: {"confidence", "min_seg_len", "threshold"}}. A class that the gate accepts gets
+    the mask of its map. Masks of two classes may overlap (DEV-29).
+    """
+    rles = {}
+    for i, (name, small) in enumerate(zip(work.names, work.maps, strict=True)):
+        use = chosen[int(work.fold[i])]
+        full = cam.numpy_maps(small, work.sizes[name], args.norm, args.norm_after)
+        for c in np.flatnonzero(work.gate[i] >= use["confidence"]).tolist():
+            mask = masks.binarize(full[c], use["threshold"], use["min_seg_len"])
+            rles[name, c] = masks.rle_encode(mask)
+        clock.add(1)
+    return rles
