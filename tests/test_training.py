@@ -673,3 +673,36 @@ def test_a_network_plugs_in_with_an_optimizer_of_its_own(tmp_path):
     assert tree(tmp_path / "part") == tree(tmp_path / "whole")
     last = load_checkpoint(tmp_path / "whole/fold0/last.pt", "toy")["optimizer"]["state"]
     assert {s["n"] for s in last.values()} == {9}
+
+
+def test_the_cosine_schedule_is_half_a_cosine_and_resumes(tmp_path):
+    """The rate of epoch e, counted from 0, is lr (1 + cos(pi e / epochs)) / 2."""
+    def rates(out, stop=None, resume=False):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        batches = [(torch.ones(2, 1, 1, 3), torch.zeros(2, 2))]
+
+        class Twice:
+            def __len__(self):
+                return 2
+
+            def __call__(self, epoch=None, skip=0):
+                if epoch == stop is not None:
+                    raise KeyboardInterrupt
+                return iter(batches)
+
+        settings = Settings(F.mse_loss, lambda x: x, 4, {"kind": "toy"}, resume=resume,
+                            schedule="cosine")
+        try:
+            fit(model, optimizer, Twice(), Twice(), settings, out)
+        except KeyboardInterrupt:
+            pass
+        return [json.loads(line)["lr"][0] for line in (out / "log.jsonl").read_text().splitlines()]
+
+    expected = [0.1 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4)]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "part").mkdir()
+    assert rates(tmp_path / "whole") == pytest.approx(expected)
+    assert len(rates(tmp_path / "part", stop=2)) == 2
+    assert rates(tmp_path / "part", resume=True) == pytest.approx(expected)
