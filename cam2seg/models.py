@@ -32,7 +32,7 @@ def encoder(arch: str, weights: str | Path = "none") -> nn.Sequential:
     "lite0"     for those of the lite0 package
     a path      of a file with a state dict: torchvision's own, that of the lite0 package, or a
                 checkpoint of a classifier of this project
-    Raises ValueError for an unknown arch, for a file that does not fit it and for a failed download.
+    Raises ValueError for an unknown arch, a file that does not fit it and a failed download.
     """
     if arch not in ARCHS:
         raise ValueError(f"arch '{arch}': expected one of {', '.join(ARCHS)}")
