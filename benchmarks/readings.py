@@ -60,8 +60,7 @@ def counts_of(truth, mask):
 def map_rows(args, labels, sizes, fold):
     """Scores of ROWS over the union, those of the searches, and the share of alphas below 0."""
     counts, negative = {row[:2]: [] for row in ROWS}, []
-    flags = argparse.Namespace(gate="confidence", strict_len=False)
-    grid = {**make_masks.search_grid(flags, sizes),
+    grid = {**make_masks.search_grid(make_masks.get_args([]), sizes),
             "threshold": np.round(np.arange(1, 100) / 100, 2).tolist()}
     found = {"inter": [], "pred": [], "truth": [], "p": [], "fold": []}
     for k in sorted(set(fold.tolist())):

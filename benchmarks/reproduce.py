@@ -22,12 +22,12 @@ sys.path.insert(0, str(ROOT))
 import make_masks  # noqa: E402
 import train_cls  # noqa: E402
 import train_seg  # noqa: E402
-from cam2seg import metrics
-from cam2seg.data.images import default_size, open_image
-from cam2seg.data.labels import read_labels
-from cam2seg.report.tables import print_table
-from cam2seg.runs.exits import run
-from cam2seg.runs.folder import read_json, write_json
+from cam2seg import metrics  # noqa: E402
+from cam2seg.data.images import default_size, open_image  # noqa: E402
+from cam2seg.data.labels import read_labels  # noqa: E402
+from cam2seg.report.tables import print_table  # noqa: E402
+from cam2seg.runs.exits import run  # noqa: E402
+from cam2seg.runs.folder import read_json, write_json  # noqa: E402
 from cam2seg.training.devices import pick_device  # noqa: E402
 
 SMALL = {"train_cls": "--weights none --lr-encoder 1e-3 --size 96 96 --epochs 3 --folds 2",

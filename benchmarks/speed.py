@@ -29,7 +29,8 @@ from cam2seg.data.image_folder import list_images
 from cam2seg.models import MEAN, STD
 from cam2seg.runs.memory import keep_freed_memory
 from cam2seg.training.batches import Batches, to_input
-from cam2seg.training.epochs import train_one_epoch  # noqa: E402
+from cam2seg.training.epochs import train_one_epoch
+from cam2seg.training.fit import Settings
 
 
 def get_args():
@@ -72,17 +73,17 @@ def bare_epoch(model, optimizer, batches):
 
 def training(args, folder, names):
     y = np.random.default_rng(1).integers(0, 2, (len(names), 4)).astype(np.float32)
-    files = ImageSet(folder, names, (args.size, args.size), y, hflip=True)
+    files = ImageSet(folder, names, (args.size, args.size), y, flips=(False, True))
     batches = Batches(files, np.arange(len(names)), 64, args.workers)
     memory = [(prepare(x), t) for x, t in Batches(files, np.arange(len(names)), 64)(0)]
     model, optimizer = new_model()
+    settings = Settings(F.binary_cross_entropy_with_logits, prepare, args.rounds + 1, meta={})
     ratios, waits = [], []
     for n in range(args.rounds + 1):
         start = time.perf_counter()
         bare_epoch(model, optimizer, memory)
         middle = time.perf_counter()
-        _, waited = train_one_epoch(model, batches, n, prepare,
-                                           F.binary_cross_entropy_with_logits, optimizer)
+        _, waited = train_one_epoch(model, batches, optimizer, settings, n)
         end = time.perf_counter()
         if n:  # the first round warms up
             ratios.append((middle - start) / (end - middle))

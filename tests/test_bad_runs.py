@@ -102,10 +102,10 @@ def test_clean_images_may_be_without_fold(shapes, runs, tmp_path, monkeypatch):
     seen = []
 
     def record(*args):
-        seen.append(len(args[4]) + len(args[5]))
+        seen.append(len(args[2]) + len(args[3]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cam2seg.engine.fit", record)
+    monkeypatch.setattr("cam2seg.training.cross_validation.fit", record)
     assert call("train_seg", "--data", shapes, *reading("train_seg", folds, shapes), *SMALL) == 130
     assert seen == [36]
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from conftest import SCRIPTS, SMALL, call
 
-import train_seg
 from cam2seg import masks
 from cam2seg.data.csv_files import read_csv, write_csv
 from cam2seg.data.folds import read_folds
@@ -73,8 +72,6 @@ def test_out_of_fold_probabilities_are_those_of_the_held_out_model(runs, shapes)
     import torch
 
     from cam2seg import models
-    from cam2seg.data.csv_files import read_csv
-    from cam2seg.data.folds import read_folds
     probs = {r["ImageId"]: r for _, r in read_csv(runs / "cls/oof.csv")[1]}
     folds = read_folds(runs / "cls/folds.csv")
     for k in (0, 1):
@@ -158,7 +155,6 @@ def test_new_images_without_any_csv_get_the_mean_over_the_folds(runs, shapes, tm
     import torch
 
     from cam2seg import cam, models
-    from cam2seg.data.csv_files import read_csv
     folder = tmp_path / "new"
     folder.mkdir()
     for name in ("001.png", "002.png"):
@@ -185,7 +181,7 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     """On a copy of an image the mean of two networks, neither of which is asked alone."""
     import torch
 
-    from cam2seg.data.labels import read_labels
+    from cam2seg import models
     folder, seg = tmp_path / "new", tmp_path / "seg"
     folder.mkdir()
     shutil.copy(shapes / "train_images/003.png", folder / "new.png")
@@ -198,8 +194,11 @@ def test_new_images_are_masked_by_the_mean_of_the_unets(runs, shapes, tmp_path):
     pixels = torch.from_numpy(open_image(folder / "new.png").copy())[None]
     x, mean = to_input(pixels, "cpu", MEAN, STD), 0
     for k in (0, 1):
+        net = models.UNet("b0", 2)
+        net.load_state_dict(load_checkpoint(seg / f"fold{k}/best.pt", "unet")["model"])
+        net.eval()
         with torch.no_grad():
-            mean = mean + train_seg.load_unet(seg / f"fold{k}/best.pt").eval()(x).sigmoid() / 2
+            mean = mean + net(x).sigmoid() / 2
     for c in range(2):
         mask = masks.rle_decode(got.rles.get(("new.png", c), ""), (64, 64))
         assert (mask != (mean[0, c].numpy() >= 0.2)).sum() <= 2
@@ -212,24 +211,22 @@ def test_guided_gradcam_maps_are_as_large_as_the_input(runs, shapes, tmp_path):
     assert np.load(tmp_path / "maps.npy", mmap_mode="r").shape == (48, 2, 64, 64)
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(runs, shapes, tmp_path):
+def test_a_resumed_run_ends_with_the_same_bytes(runs, shapes, tmp_path, monkeypatch):
     """The first fold stops after two of six epochs, then the run is taken up again."""
     import torch
 
     flags = ("--data", shapes, "--out", tmp_path / "cls", "--folds", 2, "--epochs", 6, *SMALL)
-    done, save = [], save_checkpoint
+    done = []
 
     def save_two(path, model, meta):
-        save(path, model, meta)
+        save_checkpoint(path, model, meta)
         done.append(path)
         if sum(p.name == "last.pt" for p in done) == 2:
             raise KeyboardInterrupt
 
-    save_checkpoint = save_two
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr("cam2seg.training.fit.save_checkpoint", save_two)
         assert call("train_cls", *flags) == 130
-    finally:
-        save_checkpoint = save
     assert call("train_cls", *flags) == 2  # a run is there: --resume or --overwrite
     assert call("train_cls", *flags, "--resume") == 0
     for name in ("oof.csv", "oof_best.csv", "folds.csv", "metrics.json"):
@@ -264,7 +261,7 @@ def test_every_flag_is_read(script):
     """A flag that nothing reads is a lie."""
     text = (ROOT / f"{script}.py").read_text()
     shared = ((ROOT / f"cam2seg/{name}.py").read_text()
-              for name in ("cli", "rundir", "mapping"))
+              for name in ("runs/inputs", "runs/folder", "training/held_out_maps"))
     read = {n.attr for source in (text, *shared)
             for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)
             and isinstance(n.value, ast.Name) and n.value.id == "args"}

@@ -263,7 +263,7 @@ def test_images_below_a_folder_are_listed_by_sorted_relative_name(tmp_path):
                   "readme.md", "g.gif", "train.csv", "png")
     (tmp_path / "folder.png").mkdir()
     assert list_images(tmp_path) == ["B.JPEG", "a.jpg", "b.png", "e.bmp", "f.tiff", "g.gif",
-                                          "x/c.Tif", "x/y/d.webp"]
+                                     "x/c.Tif", "x/y/d.webp"]
 
 
 def test_folders_without_images(tmp_path):
@@ -271,7 +271,7 @@ def test_folders_without_images(tmp_path):
         f"{tmp_path / 'none'}: no such folder, expected one with images"
     path = picture_files(tmp_path / "some", "notes.txt")
     empty = (f"{path}: no image in it, expected files ending in "
-             ".bmp .jpeg .jpg .png .tif .tiff .webp")
+             ".bmp .gif .jpeg .jpg .png .tif .tiff .webp")
     assert message(list_images, path) == empty
     assert message(read_labels, path) == empty
     assert message(read_labels, table(tmp_path, MASKS), path) == empty

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cam2seg import masks
-from cam2seg.data.dataset import ImageSet
+from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.data.images import default_size, open_image, scan
 
@@ -229,7 +229,7 @@ def one(tmp_path):
 
 
 def image_set(folder, **options):
-    options.setdefault("masks", (RLES, {"a.png": SIZE}, 3))
+    options.setdefault("targets", MaskTargets(RLES, {"a.png": SIZE}, 3))
     return ImageSet(folder, ["a.png"] * COUNT, SIZE, **options)
 
 
@@ -250,7 +250,7 @@ def pattern(items, epoch=0):
 
 
 def test_items_are_left_alone_without_an_epoch(one):
-    items = image_set(one, hflip=True, vflip=True)
+    items = image_set(one, flips=(True, True))
     assert len(items) == COUNT
     for index in range(8):
         pixels, target = items[index, None]
@@ -264,41 +264,41 @@ def test_items_are_left_alone_where_no_flip_was_asked_for(one):
 
 
 def test_image_and_masks_flip_together_in_all_four_ways(one):
-    found = pattern(image_set(one, hflip=True, vflip=True))
+    found = pattern(image_set(one, flips=(True, True)))
     for flips in ((False, False), (False, True), (True, False), (True, True)):
         assert 5 <= found.count(flips) <= 30  # of 64, a quarter each
 
 
-@pytest.mark.parametrize("options, never", [({"hflip": True}, 0), ({"vflip": True}, 1)])
-def test_one_flip_alone_leaves_the_other_axis(one, options, never):
-    both = pattern(image_set(one, hflip=True, vflip=True))
-    alone = pattern(image_set(one, **options))
+@pytest.mark.parametrize("asked, never", [((False, True), 0), ((True, False), 1)])
+def test_one_flip_alone_leaves_the_other_axis(one, asked, never):
+    both = pattern(image_set(one, flips=(True, True)))
+    alone = pattern(image_set(one, flips=asked))
     assert not any(flips[never] for flips in alone)
     assert [flips[1 - never] for flips in alone] == [flips[1 - never] for flips in both]
     assert 20 <= sum(flips[1 - never] for flips in alone) <= 44
 
 
 def test_flips_depend_on_seed_epoch_and_index_alone(one):
-    items = image_set(one, hflip=True, vflip=True, seed=3)
+    items = image_set(one, flips=(True, True), seed=3)
     first = pattern(items, epoch=2)
     np.random.seed(0)
     backwards = [flips_of(*items[index, 2]) for index in reversed(range(COUNT))]
     assert backwards[::-1] == first
-    assert pattern(image_set(one, hflip=True, vflip=True, seed=3), epoch=2) == first
+    assert pattern(image_set(one, flips=(True, True), seed=3), epoch=2) == first
     for seed, epoch in ((3, 3), (3, 0), (4, 2), (0, 2), (2, 3)):
-        other = pattern(image_set(one, hflip=True, vflip=True, seed=seed), epoch)
+        other = pattern(image_set(one, flips=(True, True), seed=seed), epoch)
         assert other != first
         assert sum(a != b for a, b in zip(first, other)) > COUNT // 3
 
 
 def test_the_two_flips_are_drawn_apart(one):
-    found = pattern(image_set(one, hflip=True, vflip=True))
+    found = pattern(image_set(one, flips=(True, True)))
     assert 16 <= sum(vertical == horizontal for vertical, horizontal in found) <= 48
 
 
 def test_targets_are_handed_on_as_they_are(one):
     targets = np.arange(COUNT * 2, dtype=np.float32).reshape(COUNT, 2)
-    items = image_set(one, masks=None, targets=targets, hflip=True, vflip=True)
+    items = image_set(one, targets=targets, flips=(True, True))
     for index in (0, 5, 17, 63):
         for epoch in (None, 0, 1, 2):
             pixels, target = items[index, epoch]
@@ -310,8 +310,7 @@ def test_targets_are_handed_on_as_they_are(one):
 
 def test_items_own_their_memory(one):
     targets = np.zeros((COUNT, 2), np.float32)
-    for items in (image_set(one, hflip=True, vflip=True), image_set(one, masks=None,
-                                                                    targets=targets)):
+    for items in (image_set(one, flips=(True, True)), image_set(one, targets=targets)):
         for index in range(4):
             for array in items[index, 0]:
                 assert array.flags.writeable and array.flags.c_contiguous
@@ -351,7 +350,7 @@ def test_masks_are_resized_to_the_pixel_under_each_centre(tmp_path, full, size):
     mask = rng.random((2, *full)) < 0.5
     saved(tmp_path / "a.png", np.zeros(full, np.uint8))
     rles = {("a.png", c): masks.rle_encode(m) for c, m in enumerate(mask)}
-    items = ImageSet(tmp_path, ["a.png"], size, masks=(rles, {"a.png": full}, 3))
+    items = ImageSet(tmp_path, ["a.png"], size, MaskTargets(rles, {"a.png": full}, 3))
     _, target = items[0, None]
     assert target.shape == (3, *size) and target.dtype == np.uint8
     for c in range(2):
@@ -363,8 +362,8 @@ def test_a_mask_lies_where_its_defect_lies_after_resizing(tmp_path):
     disc = np.hypot(*(np.mgrid[:60, :90] - np.array([20, 60])[:, None, None])) < 12
     saved(tmp_path / "a.png", (disc * 255).astype(np.uint8))
     for size in ((32, 32), (96, 64), (20, 45)):
-        items = ImageSet(tmp_path, ["a.png"], size, hflip=True, vflip=True, masks=(
-            {("a.png", 0): masks.rle_encode(disc)}, {"a.png": (60, 90)}, 1))
+        targets = MaskTargets({("a.png", 0): masks.rle_encode(disc)}, {"a.png": (60, 90)}, 1)
+        items = ImageSet(tmp_path, ["a.png"], size, targets, flips=(True, True))
         for epoch in (None, 0, 1, 2, 3):
             pixels, target = items[0, epoch]
             seen = pixels[:, :, 0] > 127
@@ -377,7 +376,7 @@ def test_each_index_has_the_image_and_masks_of_its_own_name(tmp_path):
         saved(tmp_path / f"{name}.png", np.full((2, 2 + n), 50 * n, np.uint8))
     sizes = {f"{name}.png": (2, 2 + n) for n, name in enumerate("abc")}
     rles = {("b.png", 0): "1 6", ("c.png", 1): "1 8"}
-    items = ImageSet(tmp_path, ["c.png", "a.png", "b.png"], (2, 2), masks=(rles, sizes, 2))
+    items = ImageSet(tmp_path, ["c.png", "a.png", "b.png"], (2, 2), MaskTargets(rles, sizes, 2))
     assert len(items) == 3
     for index, (grey, filled) in enumerate([(100, [0, 1]), (0, [0, 0]), (50, [1, 0])]):
         pixels, target = items[index, None]

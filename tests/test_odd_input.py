@@ -8,7 +8,7 @@ from conftest import HEAD, SMALL, call, good_rows
 from PIL import Image
 
 from cam2seg import masks
-from cam2seg.data.dataset import ImageSet
+from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.images import scan
 from cam2seg.data.labels import check_masks, read_labels, write_masks
 
@@ -136,7 +136,7 @@ def test_run_lengths_count_on_the_image_as_its_exif_tag_turns_it(tmp_path):
     sizes = scan(tmp_path, ["a.png"])
     assert sizes == {"a.png": (40, 20)}
     rles = {("a.png", 0): masks.rle_encode(shown > 0)}
-    pixels, target = ImageSet(tmp_path, ["a.png"], (40, 20), masks=(rles, sizes, 1))[0, None]
+    pixels, target = ImageSet(tmp_path, ["a.png"], (40, 20), MaskTargets(rles, sizes, 1))[0, None]
     assert (target[0] == (pixels[..., 0] > 0)).all() and target.sum() == 42
 
 

@@ -1,9 +1,9 @@
 """Masks at an image's own size, and what single flags of the scripts do."""
 
-import argparse
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 
 import evaluate
 import train_seg
-from cam2seg import cam, masks, metrics, models
+from cam2seg import cam, losses, masks, metrics, models
 from cam2seg.cam import numpy_maps
 from cam2seg.data.csv_files import read_csv
 from cam2seg.data.folds import read_folds
@@ -21,6 +21,7 @@ from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.models import MEAN, STD
 from cam2seg.runs.checkpoints import load_checkpoint
+from cam2seg.training.fit import Settings
 
 
 def bilinear(small, size):
@@ -65,6 +66,8 @@ def test_unet_masks_at_the_size_of_each_image():
             return logits
 
     class Two:
+        loader = SimpleNamespace(dataset=SimpleNamespace(names=["a", "b"]))
+
         def __len__(self):
             return 2
 
@@ -75,8 +78,9 @@ def test_unet_masks_at_the_size_of_each_image():
             return [0, 1]
 
     sizes = {"a": (9, 5), "b": (4, 12)}
-    args = argparse.Namespace(amp=False, threshold=0.45, min_seg_len=7)
-    rles = train_seg.predict(args, [Net()], Two(), ["a", "b"], sizes, lambda p: p)
+    args = train_seg.get_args(["--threshold", "0.45", "--min-seg-len", "7"])
+    settings = Settings(None, lambda p: p, 1, {})
+    rles = train_seg.predict_masks(args, [Net()], Two(), sizes, settings)
     for i, name in enumerate("ab"):
         for c in range(2):
             mask = bilinear(logits[i, c].sigmoid().double().numpy(), sizes[name]) >= 0.45
@@ -178,8 +182,7 @@ def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
 
 def test_search_grid_spans_the_parameters_in_shares_of_the_image():
     import make_masks
-    flags = argparse.Namespace(gate="confidence", strict_len=False)
-    grid = make_masks.search_grid(flags, {"a": (100, 100)})
+    grid = make_masks.search_grid(make_masks.get_args([]), {"a": (100, 100)})
     assert grid["threshold"][0] == 0.05 and grid["threshold"][-1] == 0.95
     assert grid["confidence"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     assert grid["min_seg_len"] == [0, 10, 20, 50, 100, 200, 500]
@@ -187,7 +190,7 @@ def test_search_grid_spans_the_parameters_in_shares_of_the_image():
 
 def test_soft_dice_of_an_absent_class_is_defined_where_probabilities_round_to_zero():
     logits = torch.full((1, 1, 2, 2), -200.0, requires_grad=True)
-    loss = train_seg.seg_loss(logits, torch.zeros(1, 1, 2, 2), "bce+dice")
+    loss = losses.segmentation_loss(logits, torch.zeros(1, 1, 2, 2), "bce+dice")
     loss.backward()
     assert loss.item() == 0 and logits.grad.isfinite().all()
 
@@ -218,11 +221,11 @@ def test_all_empty_baseline_is_the_share_of_absent_pairs(runs):
 def test_a_fold_is_trained_on_all_other_folds(script, shapes, runs, tmp_path, monkeypatch):
     seen = []
 
-    def record(model, optimizer, loss_fn, prepare, train, val, *rest):
+    def record(model, optimizer, train, val, *rest):
         seen.append((train.indices.tolist(), val.indices.tolist()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cam2seg.engine.fit", record)
+    monkeypatch.setattr("cam2seg.training.cross_validation.fit", record)
     more = ("--masks", shapes / "train.csv", "--folds", runs / "cls/folds.csv") \
         if script == "train_seg" else ("--folds", 2)
     assert call(script, "--data", shapes, "--out", tmp_path, "--fold", 1, *more, *SMALL) == 130
