@@ -16,7 +16,7 @@ class MaskTargets(NamedTuple):
     rles: dict  # {(name, class index): run lengths}; a pair that is not in it has no mask
     sizes: dict  # {name: (H, W)}, the sizes on which the run lengths count
     classes: int  # C
-    area_cut: float | None = None  # None samples masks at pixel centres, see resize_mask
+    area_cut: float | None = None  # None samples masks at pixel centres: resize_mask
     ignored: dict | None = None  # {(name, class index): run lengths} of pixels to leave out
 
 
@@ -58,25 +58,45 @@ def masks_of(targets, name, size):
     """Masks uint8 (C, H, W) of one image at the network's size: 1, 0, or 255 for pixels left out."""
     out = np.zeros((targets.classes, *size), np.uint8)
     for c in range(targets.classes):
-        if (name, c) in targets.rles:
-            mask = rle_decode(targets.rles[name, c], targets.sizes[name])
-            out[c] = resize_mask(mask, size, targets.area_cut)
-        if targets.ignored and (name, c) in targets.ignored:
-            ignored = rle_decode(targets.ignored[name, c], targets.sizes[name])
+        mask, ignored = (rle_decode(rles[name, c], targets.sizes[name]) if (name, c) in rles
+                         else None for rles in (targets.rles, targets.ignored or {}))
+        if mask is not None:
+            counted = None if ignored is None else ~ignored
+            out[c] = resize_mask(mask, size, targets.area_cut, counted)
+        if ignored is not None:
             out[c][resize_mask(ignored, size, targets.area_cut)] = 255
     return out
 
 
-def resize_mask(mask, size, area_cut=None):
-    """Resize a mask bool (H, W) to bool of another (H, W).
+def resize_mask(mask, size, area_cut=None, counted=None):
+    """Resize a mask bool (H, W) to bool of another (H, W)  (DEV-33).
 
-    area_cut None takes the pixel under the centre of each new pixel. A number takes a new pixel
-    where at least that fraction of its area is mask (DEV-33).
+    area_cut None takes the pixel under the centre of each new pixel. A number from 0 to 1 takes a
+    new pixel where at least that fraction of its area, and more than nothing, is mask. counted:
+    bool (H, W); what the mask says outside of it plays no part, and the fraction is that of the
+    counted area alone.
     """
-    if area_cut is not None:
-        whole = Image.fromarray(mask.astype(np.float32))
-        part = np.asarray(whole.resize(size[::-1], Image.Resampling.BOX))
-        return part >= np.float32(area_cut)
-    rows, cols = ((2 * np.arange(n) + 1) * full // (2 * n)
-                  for n, full in zip(size, mask.shape, strict=True))
-    return mask[rows][:, cols]
+    if area_cut is None:
+        rows, cols = ((2 * np.arange(n) + 1) * full // (2 * n)
+                      for n, full in zip(size, mask.shape, strict=True))
+        return mask[rows][:, cols]
+    inside = _area_in_each_pixel(mask if counted is None else mask & counted, size)
+    whole = mask.size if counted is None else _area_in_each_pixel(counted, size)
+    return (inside > 0) & (inside >= area_cut * whole)
+
+
+def _area_in_each_pixel(mask, size):
+    """Area of a mask bool (H, W) in each pixel of a grid of h x w over the same image: int (h, w).
+
+    The unit is 1 / (h w) of an old pixel, in which all areas are whole numbers: a new pixel holds
+    H W of them. (Pillow's BOX filter counts whole old pixels, which is another thing where the
+    sizes are no multiples of each other.)
+    """
+    area = mask.astype(np.int64)
+    for n in reversed(size):  # columns first; each turn of the array brings the other axis forward
+        area = area.T
+        before = np.concatenate([np.zeros((1, area.shape[1]), np.int64), area.cumsum(axis=0)])
+        edge, rest = np.divmod(np.arange(n + 1) * len(area), n)
+        after = np.concatenate([area, np.zeros((1, area.shape[1]), np.int64)])
+        area = np.diff(n * before[edge] + rest[:, None] * after[edge], axis=0)
+    return area

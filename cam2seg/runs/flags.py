@@ -86,6 +86,11 @@ def fraction(text):
     return value
 
 
+def fraction_or_centre(text):
+    """Flag type: a number from 0 to 1, or the word centre, which gives None."""
+    return None if text == "centre" else fraction(text)
+
+
 def learning_rate(text):
     """Flag type: a finite number from 0 up."""
     value = float(text)
