@@ -264,7 +264,7 @@ def test_every_flag_is_read(script):
               for name in ("runs/inputs", "runs/folder", "training/held_out_maps"))
     read = {n.attr for source in (text, *shared)
             for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)
-            and isinstance(n.value, ast.Name) and n.value.id == "args"}
+            and isinstance(n.value, ast.Name) and n.value.id in ("args", "options")}
     flags = set(vars(SCRIPTS[script].get_args(["a.csv"] if script == "evaluate" else [])))
     assert flags <= read
 

@@ -91,7 +91,7 @@ def test_unet_masks_at_the_size_of_each_image():
 def test_scores_by_fold_are_recounted_in_each_fold():
     counts = np.array([[[2], [0], [3]], [[4], [1], [3]], [[2], [1], [5]]])  # inter, truth, pred
     fold = np.array([0, 0, 1])
-    got = evaluate.by_fold(counts, fold)["dice_pairs"]
+    got = evaluate.scores_by_fold(counts, fold)["dice_pairs"]
     first, second = (4 / 6 + 0) / 2, 6 / 8
     assert list(got["folds"].values()) == pytest.approx([first, second])
     assert got["mean"] == pytest.approx((first + second) / 2)
