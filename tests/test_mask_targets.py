@@ -107,11 +107,19 @@ def test_the_cut_is_a_half_unless_a_flag_says_otherwise():
     assert train_seg.get_args(["--mask-cut", "centre"]).mask_cut is None
 
 
-def trained(shapes, runs, out, *flags):
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    """A folds.csv of two folds for the images of `shapes`."""
+    path = tmp_path_factory.mktemp("folds") / "folds.csv"
+    path.write_text("ImageId,fold\n" + "".join(f"{i:03d}.png,{i // 4 % 2}\n" for i in range(48)))
+    return path
+
+
+def trained(shapes, folds, out, *flags):
     """The files of a U-Net trained for an epoch at 48 x 48 on the masks that `flags` name."""
-    assert call("train_seg", "--images", shapes / "train_images", "--folds", runs / "cls/folds.csv",
-                "--out", out, "--epochs", 1, *SMALL, "--size", 48, 48, "--loss", "bce+dice",
-                "--overwrite", *flags) == 0
+    assert call("train_seg", "--images", shapes / "train_images", "--folds", folds, "--out", out,
+                "--epochs", 1, *SMALL, "--size", 48, 48, "--loss", "bce+dice", "--overwrite",
+                *flags) == 0
     return results(out)
 
 
@@ -119,7 +127,7 @@ def mask_rows(rles):
     return HEAD + "".join(f"{n},{c + 1},{rle}\n" for (n, c), rle in sorted(rles.items()))
 
 
-def test_ignored_pixels_have_no_influence_on_a_run(shapes, runs, tmp_path):
+def test_ignored_pixels_have_no_influence_on_a_run(shapes, folds, tmp_path):
     """Masks that differ only inside of them give the same bytes; outside of them, others."""
     truth = read_labels(shapes / "train.csv", shapes / "train_images").rles
     given, ignore = tmp_path / "given.csv", tmp_path / "ignore.csv"
@@ -130,17 +138,17 @@ def test_ignored_pixels_have_no_influence_on_a_run(shapes, runs, tmp_path):
     def run(change, *flags):
         given.write_text(mask_rows({key: masks.rle_encode(change(masks.rle_decode(rle, (64, 64))))
                                     for key, rle in truth.items()}))
-        return trained(shapes, runs, tmp_path / "out", "--masks", given, *flags)
+        return trained(shapes, folds, tmp_path / "out", "--masks", given, "--fold", 0, *flags)
 
     inside = [run(change, "--ignore", ignore)
               for change in (lambda m: m, lambda m: m ^ block)]
-    assert inside[0] == inside[1] and "fold1/best.pt" in inside[0]
+    assert inside[0] == inside[1] and "fold0/best.pt" in inside[0]
     outside = run(lambda m: m ^ np.roll(block, 10, axis=1), "--ignore", ignore)
     assert outside["fold0/best.pt"] != inside[0]["fold0/best.pt"]
     assert run(lambda m: m)["fold0/best.pt"] != inside[0]["fold0/best.pt"]
 
 
-def test_the_gate_of_a_classifier_empties_masks_of_classes_below_the_confidence(shapes, runs,
+def test_the_gate_of_a_classifier_empties_masks_of_classes_below_the_confidence(shapes, folds,
                                                                                tmp_path):
     """DEV-34: oof.csv says 1 for half of the images and 0.3 for the rest, the other way for 2."""
     names = [f"{i:03d}.png" for i in range(48)]
@@ -148,10 +156,10 @@ def test_the_gate_of_a_classifier_empties_masks_of_classes_below_the_confidence(
     oof.write_text("ImageId,1,2\n" + "".join(
         f"{n},{[1, 0.3][i % 3 > 0]},{[0.3, 1][i % 3 > 0]}\n" for i, n in enumerate(names)))
     flags = ("--masks", shapes / "train.csv", "--threshold", 0)  # every pixel is a mask
-    plain = trained(shapes, runs, tmp_path / "plain", *flags)
+    plain = trained(shapes, folds, tmp_path / "plain", *flags)
     for confidence, kept in ((0.31, [1, 0]), (0.3, [1, 1]), (1, [1, 0])):
         out = tmp_path / f"gated{confidence}"
-        gated = trained(shapes, runs, out, *flags, "--gate", oof, "--confidence", confidence)
+        gated = trained(shapes, folds, out, *flags, "--gate", oof, "--confidence", confidence)
         made = read_labels(out / "oof_masks.csv", shapes / "train_images", ["1", "2"])
         assert made.names == names
         expected = np.array([[kept[i % 3 > 0], kept[i % 3 == 0]] for i in range(48)])
@@ -160,19 +168,20 @@ def test_the_gate_of_a_classifier_empties_masks_of_classes_below_the_confidence(
             assert gated["oof_masks.csv"] == plain["oof_masks.csv"]
 
 
-def test_a_gate_without_a_row_for_every_image_is_refused(shapes, runs, refused, tmp_path):
+def test_a_gate_without_a_row_for_every_image_is_refused(shapes, folds, refused, tmp_path):
     (tmp_path / "oof.csv").write_text("ImageId,1,2\n000.png,0.5,0.5\n")
     line = refused("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
-                   runs / "cls/folds.csv", "--gate", tmp_path / "oof.csv", "--out",
+                   folds, "--gate", tmp_path / "oof.csv", "--out",
                    tmp_path / "out", *SMALL)
-    assert line == f"{tmp_path}/oof.csv: no row for 35 of 36 images, the first is 001.png"
+    assert line == f"{tmp_path}/oof.csv: no row for 47 of 48 images, the first is 001.png"
 
 
 @pytest.mark.parametrize("flag", ["--masks", "--ignore"])
-def test_a_table_of_labels_is_refused_where_masks_are_needed(shapes, runs, refused, tmp_path,
+def test_a_table_of_labels_is_refused_where_masks_are_needed(shapes, folds, refused, tmp_path,
                                                              flag):
-    given = {"--masks": shapes / "train.csv", flag: shapes / "labels.csv"}
+    (tmp_path / "labels.csv").write_text("ImageId,ClassId\n001.png,1\n002.png,2\n")
+    given = {"--masks": shapes / "train.csv", flag: tmp_path / "labels.csv"}
     line = refused("train_seg", "--images", shapes / "train_images", "--folds",
-                   runs / "cls/folds.csv", "--out", tmp_path / "out", *SMALL,
+                   folds, "--out", tmp_path / "out", *SMALL,
                    *(x for pair in given.items() for x in pair))
-    assert line.startswith(f"{shapes}/labels.csv: ")
+    assert line.startswith(f"{tmp_path}/labels.csv: no masks in it")

@@ -119,7 +119,7 @@ def test_names_and_sizes(tmp_path):
     assert call("train_cls", *flags, "--folds", 2, "--epochs", 1, "--swa", 1, *small, "--out",
                 tmp_path / "cls") == 0
     assert call("make_masks", *flags, "--cls", tmp_path / "cls", "--gate", "labels", "--workers", 0,
-                "--device", "cpu", "--out", tmp_path / "masks") == 0
+                "--target-layer", "features.5", "--device", "cpu", "--out", tmp_path / "masks") == 0
     assert call("train_seg", *flags, "--masks", tmp_path / "masks/masks.csv", "--folds",
                 tmp_path / "cls/folds.csv", "--epochs", 1, *small, "--out", tmp_path / "seg") == 0
     for path in ("masks/masks.csv", "seg/oof_masks.csv"):
