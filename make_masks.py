@@ -27,8 +27,9 @@ from cam2seg.runs import flags, folder, inputs, locks, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
 
-METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
-           "guided-gradcam", "contrast")
+FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
+             "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
+METHODS = (*FROM_MAPS, "contrast")
 
 
 def get_args(argv=None):
@@ -63,8 +64,9 @@ def get_args(argv=None):
                    help="an area equal to --min-seg-len is dropped too, DEV-13")
     p.add_argument("--threshold", type=flags.fraction, default=0.3,
                    help="least map value, [P] Table 2, DEV-25")
-    p.add_argument("--search", action="store_true",
-                   help="search the three above, on the union and cross-fitted, DEV-10")
+    p.add_argument("--search", nargs="?", const="truth", choices=("truth", "labels"),
+                   help="choose the three above: by true masks, on the union and cross-fitted, "
+                   "DEV-10, or by labels alone, [C-14] to [C-17]")
     p.add_argument("--objective", choices=metrics.SCORES[:4], default="dice_pairs",
                    help="what --search maximises, DEV-9")
     p.add_argument("--new-images", action="store_true",
@@ -126,7 +128,8 @@ def masks_from_maps(args, work, report):
                 "threshold": args.threshold}
     chosen = {"masks": dict.fromkeys(set(work.fold.tolist()), by_flags)}
     if args.search:
-        chosen.update(map_masks.searched_parameters(args, work, report))
+        search = {"truth": map_masks.searched_parameters, "labels": map_masks.label_parameters}
+        chosen.update(search[args.search](args, work, report))
     results, made = [], {}
     for title, parameters in chosen.items():
         report("note", text=f"writing {args.out}/{title}.csv")
@@ -172,7 +175,7 @@ def load_images(args, report):
         sizes = inputs.scan(inputs.image_dir(args), names, report)
     if (args.gate == "labels" or args.search or args.method == "contrast") and found is None:
         raise DataError("--gate labels, --search and --method contrast need --labels")
-    if args.search and found.rles is None:
+    if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method == "contrast":
         return Work(names, found, sizes, contrast_folds(args, found), found.classes)
@@ -182,7 +185,7 @@ def load_images(args, report):
     known = {} if args.new_images else folds.read_folds(args.cls / "folds.csv")
     fold = np.array([known.get(n, -1) for n in names])
     work = keep_trained_folds(args, Work(names, found, sizes, fold, classes))
-    if args.search and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
+    if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
         raise DataError(f"{path}: --search needs true masks in two folds or more")
     return work
 

@@ -264,6 +264,10 @@ def test_table1_counts_all_images_and_those_with_a_defect(monkeypatch):
     assert defect == {"model": "b0, with a defect", "images": 3, "roc_auc": [3.0, 4.0], "mean": 3.5}
 
 
+def test_the_script_offers_all_formulas():
+    assert set(make_masks.FROM_MAPS) == {*cam.FORMULAS, "guided-gradcam"}
+
+
 def test_the_gate_looks_at_the_plain_image():
     """DEV-15, and that the flags choose the views."""
     torch.manual_seed(0)
@@ -271,7 +275,7 @@ def test_the_gate_looks_at_the_plain_image():
                               torch.nn.Linear(4 * 4 * 4, 2)).double().eval()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    for method, smooth in itertools.product(make_masks.METHODS, (0, 1)):
+    for method, smooth in itertools.product(make_masks.FROM_MAPS, (0, 1)):
         args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth),
                                smooth_image=False)
         maps, logits = smoothed_maps(args, net, x, preprocess)

@@ -9,7 +9,7 @@ from . import pictures
 from .tables import print_table
 
 QUANTILES = (0.1, 0.5, 0.9)
-LEAST_AUC = 0.7  # below it a classifier names hardly better than chance (DEV-38)
+LEAST_AUC = 0.7
 
 
 def measure_areas(rles, names, classes):
@@ -69,7 +69,7 @@ def advice(classes, facts, cell=None, auc=None):
     """Plain sentences about what looks wrong; [] where nothing does.
 
     cell: pixels of the image under one cell of a map, or None; auc: ROC-AUC of each class on the
-    out-of-fold probabilities, or None.
+    out-of-fold probabilities, or None. A class below LEAST_AUC gets a warning (DEV-38).
     """
     said = []
     for c, (name, f) in enumerate(zip(classes, facts, strict=True)):

@@ -8,6 +8,7 @@ confidence.
 import numpy as np
 
 from .. import cam, masks, metrics
+from ..methods import contrast, label_choice
 from ..runs.progress import Progress
 
 
@@ -26,6 +27,33 @@ def searched_parameters(args, work, report):
     everywhere = set(work.fold.tolist())
     return {"masks_union": dict.fromkeys(everywhere, best),
             "masks_crossfit": {k: crossed.get(k, best) for k in everywhere}}
+
+
+def label_parameters(args, work, report):
+    """The three parameters that the labels choose, without any true mask: {title: {fold: ...}}.
+
+    Threshold [C-14], confidence [C-16] and least area [C-17] are common to all classes and folds,
+    as the paper's are. With --gate labels the label itself is the gate, so that no confidence is
+    chosen.
+    """
+    y, grid = work.labels.y.astype(bool), search_grid(args, work.sizes)
+    thresholds = []
+    clock = Progress(2 * len(work.names), "search by labels", report)
+    for i, name in enumerate(work.names):
+        full = cam.numpy_maps(work.maps[i], work.sizes[name], args.norm, args.norm_after)
+        thresholds += [contrast.otsu(full[c]) for c in np.flatnonzero(y[i])]
+        clock.add(1)
+    threshold = label_choice.choose_threshold(np.array(thresholds))
+    areas = np.zeros(y.shape, np.int64)
+    for i, name in enumerate(work.names):
+        full = cam.numpy_maps(work.maps[i], work.sizes[name], args.norm, args.norm_after)
+        areas[i] = (full >= threshold).sum(axis=(1, 2))
+        clock.add(1)
+    chosen = {"confidence": 0.5 if args.gate == "labels" else
+              label_choice.choose_confidence(y, work.gate, grid["confidence"]),
+              "min_seg_len": label_choice.choose_area(y, areas, grid["min_seg_len"]),
+              "threshold": threshold}
+    return {"masks_labels": dict.fromkeys(set(work.fold.tolist()), chosen)}
 
 
 def search_grid(args, sizes):
