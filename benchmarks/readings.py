@@ -31,6 +31,7 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs.checkpoints import load_checkpoint
 from cam2seg.runs.folder import write_json
 from cam2seg.training.batches import Batches, to_input
+from cam2seg.training.map_masks import search_grid
 
 
 def both_scores(counts):
@@ -60,7 +61,7 @@ def counts_of(truth, mask):
 def map_rows(args, labels, sizes, fold):
     """Scores of ROWS over the union, those of the searches, and the share of alphas below 0."""
     counts, negative = {row[:2]: [] for row in ROWS}, []
-    grid = {**make_masks.search_grid(make_masks.get_args([]), sizes),
+    grid = {**search_grid(make_masks.get_args([]), sizes),
             "threshold": np.round(np.arange(1, 100) / 100, 2).tolist()}
     found = {"inter": [], "pred": [], "truth": [], "p": [], "fold": []}
     for k in sorted(set(fold.tolist())):

@@ -182,7 +182,8 @@ def test_factors_multiply_the_raw_image_when_asked(shapes, runs, tmp_path):
 
 def test_search_grid_spans_the_parameters_in_shares_of_the_image():
     import make_masks
-    grid = make_masks.search_grid(make_masks.get_args([]), {"a": (100, 100)})
+    from cam2seg.training.map_masks import search_grid
+    grid = search_grid(make_masks.get_args([]), {"a": (100, 100)})
     assert grid["threshold"][0] == 0.05 and grid["threshold"][-1] == 0.95
     assert grid["confidence"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     assert grid["min_seg_len"] == [0, 10, 20, 50, 100, 200, 500]
