@@ -131,7 +131,7 @@ def finish_fold(args, labels, trained):
     trained.model.load_state_dict(averaging.average_states(states))  # [SWA], [P] V
     if args.swa_bn == "update":
         devices.seed_torch(args.seed, trained.k, args.epochs)
-        averaging.update_bn(trained.model, training_inputs(args, trained))
+        averaging.update_bn(trained.model, training_inputs(args, trained))  # DEV-41: in float32
     swa = held_out_probabilities(trained, "swa")
     names = [labels.names[i] for i in trained.val.indices]
     for name, probs in (("oof_best", best), ("oof", swa)):

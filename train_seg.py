@@ -148,7 +148,10 @@ def read_gate(args, given):
 
 
 def training_plan(args, work, size, report):
-    """The Plan of the loop: images with the given masks as targets, and what the flags say."""
+    """The Plan of the loop: images with the given masks as targets, and what the flags say.
+
+    Image and masks are flipped together (DEV-40).
+    """
     from cam2seg.training import cross_validation, devices
     with blaming("--device"):
         device = devices.pick_device(args.device)

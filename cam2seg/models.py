@@ -151,8 +151,9 @@ class UNet(nn.Module):
     Skip connections join encoder and decoder at strides 2, 4, 8 and 16. H and W may be of any size.
     As in TernausNet [TN], a light decoder follows a pre-trained encoder. Unlike TernausNet, the
     decoder upsamples to the nearest cell where that has transposed convolutions, and it has
-    BatchNorm, so that it also trains from random weights (DEV-23). `widths` are the channels of the
-    five blocks of the decoder; `arch` and `weights` are as in `encoder`.
+    BatchNorm, so that it also trains from random weights (DEV-23). The encoder's last stage, a wide
+    1 x 1 convolution, is left out (DEV-39). `widths` are the channels of the five blocks of the
+    decoder; `arch` and `weights` are as in `encoder`.
     """
 
     def __init__(self, arch: str, num_classes: int,
