@@ -158,6 +158,10 @@ def masks_from_contrast(args, work, report):
     print_table("Filter and sign that the labels choose, with T of [C-5], and the next best",
                 ["class", "first", "T", "second", "T"],
                 label_only.choice_rows(model, work.classes))
+    for name, chosen in zip(work.classes, model.filters, strict=True):
+        if chosen is None:
+            print(f"class {name}: no filter tells its images from the others, so --method contrast "
+                  "makes no mask of it")
     rles, ignored = label_only.make_masks(log_image, work.names, y, model, report)
     labels.write_masks(args.out / "ignore.csv", work.names, work.classes, ignored)
     result = describe(args, "masks", work, rles)

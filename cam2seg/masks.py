@@ -101,10 +101,24 @@ def decode_all(rles: Mapping[tuple[str, int], str], name: str, size: tuple[int, 
     return np.stack([rle_decode(rles.get((name, c), ""), size) for c in range(classes)])
 
 
-def label_components(mask):
-    """Number of each pixel's 8-connected component, int (H, W), 0 = background, and their count.
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The 8-connected components of a mask, bool (H, W): their numbers and how many there are.
 
-    Runs of each row are joined with those they touch in the row above.
+    Two pixels are neighbours where they share a side or a corner. Returns int64 (H, W), which is 0
+    in the background and 1, 2, ... inside the components, and their count. The components are
+    numbered in the order of their first pixels, row by row.
+
+        >>> mask = np.array([[1, 0, 0, 1, 1],
+        ...                  [0, 1, 0, 0, 0],
+        ...                  [0, 0, 0, 1, 0]], bool)
+        >>> number, count = label_components(mask)
+        >>> print(number, count)
+        [[1 0 0 2 2]
+         [0 1 0 0 0]
+         [0 0 0 3 0]] 3
+
+    The method joins each run of a row with the runs that it touches in the row above. A set of runs
+    that are joined takes the lowest number among them.
     """
     H, W = mask.shape
     flat = np.zeros((H, W + 2), np.int8)

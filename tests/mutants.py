@@ -22,6 +22,8 @@ BATCHES, EPOCHS, FIT, CROSS, MAPS = (
     f"cam2seg/training/{name}.py"
     for name in ("batches", "epochs", "fit", "cross_validation", "held_out_maps"))
 CHECKPOINTS = "cam2seg/runs/checkpoints.py"
+CONTRAST, TEXTURE, LABEL_ONLY = (
+    "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
@@ -114,13 +116,49 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      'for k in ("std", "mean"))'),
     ("labels leak through the gate", "make_masks.py", 'if args.gate == "labels" else probs',
      'if labels is not None else probs'),
+    ("sign of the skewness flipped", CONTRAST, "mean > 0 and auc > 0.5", "mean < 0 and auc > 0.5"),
+    ("clean images are no negatives", CONTRAST, "Q = Q if Q.sum() >= ENOUGH else ~labels[:, c]",
+     "Q = ~labels[:, c]"),
+    ("images with several labels are positives", CONTRAST, "P, Q = labels[:, c] & one, clean",
+     "P, Q = labels[:, c], clean"),
+    ("a filter for a class that none tells", CONTRAST, "np.where(found, best // 2, -1)",
+     "best // 2"),
+    ("labels ignored in the names of regions", TEXTURE, "for c in np.flatnonzero(y):\n        L =",
+     "for c in range(len(mu)):\n        L ="),
+    ("power 1 in the names of regions", TEXTURE, "log.max(axis=0)) / len(TEXTURE))",
+     "log.max(axis=0)))"),
+    ("determinant dropped", TEXTURE, " - L.diagonal().log().sum()", ""),
+    ("median unweighted", CONTRAST, "q.flatten()[order].cumsum(dim=0)",
+     "torch.ones_like(q).flatten().cumsum(dim=0)"),
+    ("ground of all regions", CONTRAST, "blur(w * x, l) / blur(w, l)", "blur(x, l)"),
+    ("threshold of the image alone", CONTRAST, "np.sqrt(o * np.median(class_o))", "np.sqrt(o * o)"),
+    ("highest component dropped", CONTRAST, "min(SEED, peak[1:].max())", "SEED"),
+    ("doubt laid over the masks", CONTRAST, "(best > DOUBT) & ~masks.any(axis=0)", "best > DOUBT"),
+    ("a pixel for two classes", CONTRAST, "(u[c] > 1) & (u[c] == best)", "u[c] > 1"),
+    ("rows of the blur not summed to 1", CONTRAST, "return K / K.sum(dim=1, keepdim=True)",
+     "return K / K.sum(dim=1).max()"),
+    ("thresholds of images with several labels", LABEL_ONLY, "rows = np.flatnonzero(count == 1)",
+     "rows = np.flatnonzero(count >= 1)"),
+    ("texture of the mask alone", LABEL_ONLY, "for part in (region, ~region)]",
+     "for part in (region, region)]"),
+    ("masks of classes without the label", LABEL_ONLY,
+     "    for c in np.flatnonzero(y):\n        if",
+     "    for c in range(len(y)):\n        if"),
+    ("true masks shown to the contrast", "make_masks.py",
+     "label_only.make_masks(log_image, work.names, y, model, report)",
+     "(work.labels.rles or {}, {})"),
+    ("labels from the true masks", "make_masks.py", "label_only.fit(log_image, y, report)",
+     "label_only.fit(log_image, y if work.labels.rles is None else ~y, report)"),
+    ("components joined by their sides alone", MASKS, "(row - 1) * wide + start)",
+     "(row - 1) * wide + start + 1)"),
 ]
 
 
-SCRIPTS = ["tests/test_cli.py", "tests/test_sizes_and_flags.py"]
+SCRIPTS = ["tests/test_label_only.py", "tests/test_cli.py", "tests/test_sizes_and_flags.py"]
 OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"], LABELS: ["tests/test_data.py"],
                FOLDS: ["tests/test_data.py"], DATASET: ["tests/test_images.py"], MAPS: SCRIPTS,
-               FILES: ["tests/test_runs.py"]}
+               FILES: ["tests/test_runs.py"], CONTRAST: ["tests/test_contrast.py"],
+               TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"]}
 
 
 def tests_of(path):

@@ -1,20 +1,26 @@
 """The route from class labels to masks that never meets a true mask, through the scripts."""
 
+import ast
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import call, contents
 from PIL import Image
 
+import make_masks
 from cam2seg.data.csv_files import write_csv
 from cam2seg.data.labels import read_labels
 from cam2seg.demo import toys
 from cam2seg.masks import rle_decode, rle_encode
+from cam2seg.methods import contrast, texture
 from cam2seg.metrics import mask_counts, mask_scores
 from cam2seg.report import mask_report
+from cam2seg.training import label_only
 
 FAST = ("--workers", 0, "--device", "cpu", "--weights", "none", "--size", 32, 32, "--batch-size", 8)
 
@@ -134,6 +140,170 @@ def test_a_run_is_refused_twice_and_replaced_with_the_same_bytes(ground, contras
     assert before.keys() == after.keys()
     for name in before.keys() - {"args.json"}:
         assert before[name] == after[name], name
+
+
+# No true mask on the way
+
+
+TRUTH = {"rles", "EncodedPixels", "truth", "true", "Labels", "read_labels", "rle_decode", "csv",
+         "checked_runs", "decode_all", "mask_counts"}
+
+
+def names_in(tree):
+    """Every name, attribute, argument, import and string of a piece of code but its docstrings."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "module"):
+            yield from str(getattr(node, field, "")).split(".")
+        if isinstance(node, ast.Constant) and id(node) not in docs:
+            yield str(node.value)
+
+
+@pytest.mark.parametrize("module", [contrast, texture, label_only], ids=lambda m: m.__name__)
+def test_the_code_that_draws_masks_does_not_name_a_true_mask(module):
+    tree = ast.parse(Path(module.__file__).read_text())
+    assert not TRUTH & set(names_in(tree))
+    imported = {alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])
+                if isinstance(node, (ast.Import, ast.ImportFrom))}
+    assert imported <= {"np", "numpy", "torch", "Tensor", "lru_cache", "label_components",
+                        "Callable", "Path", "NamedTuple", "open_rgb", "rle_encode", "contrast",
+                        "texture", "blur", "ROUNDING",
+                        "Progress", "silent"}
+
+
+def test_make_masks_hands_the_labels_alone_to_the_code_that_draws_masks():
+    """Everything that label_only gets from make_masks.py, and all that is taken of the labels."""
+    tree = ast.parse(Path(make_masks.__file__).read_text())
+    path, = (n for n in tree.body if getattr(n, "name", "") == "masks_from_contrast")
+    given = [ast.unparse(node) for node in ast.walk(path) if isinstance(node, ast.Call)
+             and ast.unparse(node.func).startswith("label_only.")]
+    assert sorted(set(given)) == [
+        "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
+        "label_only.log_image(image_dir / work.names[i])",
+        "label_only.make_masks(log_image, work.names, y, model, report)"]
+    taken = [ast.unparse(node) for node in ast.walk(path) if isinstance(node, ast.Attribute)
+             and ast.unparse(node).startswith("work.labels")]
+    assert set(taken) == {"work.labels", "work.labels.y", "work.labels.y.astype"}
+    assert "y = (inputs.image_dir(args), work.labels.y.astype(bool))" in ast.unparse(path)
+
+
+# The steps, each from the formulas
+
+
+def odd_images(count, size=(24, 30)):
+    """Logarithms of noisy images, and labels: class 0 dark and class 1 bright squares, on grounds
+    of unlike texture; every fifth image has both on one ground or the other."""
+    images, y = [], np.zeros((count, 2), bool)
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        y[i] = [True, True] if i % 5 == 4 else [i % 2, 1 - i % 2]
+        x = rng.normal(-1, (0.02, 0.1)[i % 2], size)
+        for c in np.flatnonzero(y[i]):
+            row, column = rng.integers(0, (size[0] - 4, size[1] - 4))
+            x[row:row + 4, column:column + 4] += (-0.9, 0.9)[c]
+        images.append(torch.tensor(x, dtype=torch.float32))
+    return images, y
+
+
+def test_fit_keeps_the_thresholds_and_textures_of_images_with_one_label():
+    images, y = odd_images(60)
+    model = label_only.fit(images.__getitem__, y)
+    skew = np.stack([contrast.skewness(x) for x in images])
+    index, signs, T = contrast.choose(skew, y)
+    assert model.filters == [contrast.FILTERS[f] for f in index] and model.signs == signs.tolist()
+    assert model.signs == [-1, 1]
+    np.testing.assert_array_equal(model.scores, T)
+    d, names = [], []
+    for c in range(2):
+        own = [x for x, row in zip(images, y, strict=True) if row[c] and row.sum() == 1]
+        v = [contrast.evidence(x, model.filters[c], model.signs[c]) for x in own]
+        assert model.otsu[c].tolist() == [contrast.otsu(a) for a in v] and len(v) == 24
+        for x, a in zip(own, v, strict=True):  # a mean over all pixels with the parts weighed alike
+            every, inside = texture.describe_pixels(x).numpy(), a.ravel() > contrast.otsu(a)
+            d.append((every[inside].mean(axis=0) + every[~inside].mean(axis=0)) / 2)
+            names.append(c)
+    for c in range(2):  # 60 random pixels of each image come close to that mean
+        expected = np.mean([a for a, k in zip(d, names, strict=True) if k == c], axis=0)
+        np.testing.assert_allclose(model.texture[0][c], expected, atol=0.05)
+    assert label_only.fit(images.__getitem__, y & [True, False]).texture is None
+
+
+@pytest.mark.parametrize("row", [0, 1, 4, 9])
+def test_masks_of_an_image_are_those_of_the_formulas(row):
+    images, y = odd_images(60)
+    model, x = label_only.fit(images.__getitem__, y), images[row]
+    u = np.zeros((2, *x.shape), np.float32)
+    q = texture.name_regions(texture.describe_pixels(x), *model.texture, y[row])
+    for c in np.flatnonzero(y[row]):
+        region = q[c].reshape(x.shape) if y[row].sum() > 1 else None
+        v = contrast.evidence(x, model.filters[c], model.signs[c], region)
+        u[c] = v / contrast.threshold(contrast.otsu(v), model.otsu[c])
+    masks, doubt = contrast.masks_of(u, y[row])
+    got = label_only.masks_of_image(x, y[row], model)
+    np.testing.assert_array_equal(got[0], masks)
+    np.testing.assert_array_equal(got[1], doubt)
+    assert masks[y[row]].any() and not masks[~y[row]].any()
+
+
+def test_labels_choose_which_class_gets_a_region():
+    images, y = odd_images(60)
+    model = label_only.fit(images.__getitem__, y)
+    for labels in ([True, False], [False, True], [False, False]):
+        masks, _ = label_only.masks_of_image(images[4], np.array(labels), model)
+        assert [m.any() for m in masks] == labels
+
+
+def test_ignored_pixels_are_the_doubt_of_each_label_and_clean_images_have_no_entry():
+    images, y = odd_images(60)
+    model = label_only.fit(images.__getitem__, y)
+    y[3] = False
+    made, ignored = label_only.make_masks(images.__getitem__, list(range(60)), y, model)
+    assert set(made) == {(i, c) for i in range(60) for c in range(2) if y[i, c]}
+    for i in range(60):
+        masks, doubt = label_only.masks_of_image(images[i], y[i], model)
+        for c in np.flatnonzero(y[i]):
+            assert made[i, c] == rle_encode(masks[c])
+            assert ignored.get((i, c), "") == rle_encode(doubt)
+    assert len(ignored) > 10 and all(ignored.values())
+
+
+# A class that no filter tells
+
+
+@pytest.fixture(scope="module")
+def silent_class(tmp_path_factory):
+    """Images with a dark square (a), images of one grey (b), and two with both labels."""
+    folder = tmp_path_factory.mktemp("silent")
+    (folder / "train_images").mkdir()
+    rows = []
+    for i in range(26):
+        a, b = i < 12 or i > 23, i >= 12
+        grey = np.full((40, 32), 140)
+        if a:
+            grey = grey + np.random.default_rng(i).integers(-9, 9, grey.shape)
+            grey[3 + i:9 + i, 5:12] = 30
+        Image.fromarray(grey.astype(np.uint8)).save(folder / f"train_images/{i:02d}.png")
+        rows.append((f"{i:02d}.png", int(a), int(b)))
+    write_csv(folder / "labels.csv", ("ImageId", "a", "b"), rows)
+    return folder
+
+
+def test_a_class_that_no_filter_tells_gets_no_mask_and_a_warning(silent_class, tmp_path, capsys):
+    folder, out = silent_class, tmp_path / "out"
+    assert call("make_masks", "--images", folder / "train_images", "--labels",
+                folder / "labels.csv", "--cls", folder / "none", "--out", out, "--method",
+                "contrast") == 0
+    said = capsys.readouterr().out
+    assert ("class b: no filter tells its images from the others, so --method contrast makes no "
+            "mask of it\n") in said
+    assert "class a: no filter" not in said
+    made = read_labels(out / "masks.csv", folder / "train_images").rles
+    assert not any(rle for (_, c), rle in made.items() if c == 1)
+    assert all(made[f"{i:02d}.png", 0] for i in (*range(12), 24, 25))
+    table = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    first, second = table["table2"][0]["choice"]
+    assert first[1].startswith("- ") and first[2] > 0
+    assert second == ["b", "none", None, "none", None]
 
 
 # The mask report, by hand

@@ -257,3 +257,65 @@ def test_the_map_is_left_alone():
     before = heat.copy()
     masks.binarize(heat, 0.5, 99)[:] = True
     np.testing.assert_array_equal(heat, before)
+
+
+# Components
+
+
+def flood_fill(mask):
+    """Numbers by filling from each pixel that has none yet, row by row, and their count."""
+    H, W = mask.shape
+    number, count = np.zeros((H, W), int), 0
+    for i in range(H):
+        for j in range(W):
+            if mask[i, j] and not number[i, j]:
+                count += 1
+                number[i, j], todo = count, [(i, j)]
+                while todo:
+                    r, c = todo.pop()
+                    for y in range(max(r - 1, 0), min(r + 2, H)):
+                        for x in range(max(c - 1, 0), min(c + 2, W)):
+                            if mask[y, x] and not number[y, x]:
+                                number[y, x] = count
+                                todo.append((y, x))
+    return number, count
+
+
+def same_components(mask):
+    number, count = masks.label_components(mask)
+    expected, how_many = flood_fill(mask)
+    assert number.shape == mask.shape and count == how_many
+    np.testing.assert_array_equal(number, expected)
+
+
+SPIRAL = drawn("#########",
+               "........#",
+               "#######.#",
+               "#.....#.#",
+               "#.###.#.#",
+               "#.#...#.#",
+               "#.#####.#",
+               "#.......#",
+               "#########")
+
+
+@pytest.mark.parametrize("mask", [
+    drawn("...", "..."), drawn("###", "###"), drawn("#"), drawn("."), drawn("##.#.###"),
+    drawn("##.#.###").T, drawn("#.#.#", ".#.#.", "#.#.#"), drawn("#.#", "...", "#.#"),
+    drawn("#...#", ".#.#.", "..#.."), drawn("#.#.#.#", "#######"), drawn("#######", "#.#.#.#"),
+    drawn("#....", "....#"), drawn("##..", "..##"), drawn("##...", "...##"),
+    SPIRAL, SPIRAL.T, SPIRAL[::-1], SPIRAL[:, ::-1], ~SPIRAL, np.zeros((0, 3), bool),
+    np.tile(SPIRAL, (2, 3)), np.kron(SPIRAL, np.ones((3, 2), bool))])
+def test_components_of_drawn_masks(mask):
+    same_components(mask)
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawn_masks())
+def test_components_equal_a_flood_fill(mask):
+    same_components(mask)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.4, 0.5, 0.7])
+def test_components_of_larger_random_masks_equal_a_flood_fill(part):
+    same_components(np.random.default_rng(0).random((40, 70)) < part)

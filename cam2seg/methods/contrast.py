@@ -1,50 +1,75 @@
-"""Masks from image-level labels by contrast within the image, without a network.  [C-1 .. C-13]
+"""Masks from image-level labels by the contrast within each image, without a network.
 
-A defect is the odd part of its image. The labels say which filter and which sign show it, one
-threshold joins the image's own Otsu with that of its class, and where an image has several
-labels a model of the local texture, learned from images with one label, names its regions.
+The formulas [C-1] to [C-9] and [C-13] are this project's own and not the paper's; see AUDIT.md 2.6.
 
-Notation: I uint8 (H, W), x its logarithm, N images, C classes, F filters, G_s * x a Gaussian blur
-of s pixels. labels bool (N, C); a row without a label is a clean image.
+A defect is the odd part of its image. A small bank of filters describes each image, and the labels
+say which filter of the bank, and which sign of its response, shows the defects of a class. The mask
+is what lies above a threshold, which joins Otsu's threshold of the image with those of the other
+images of its class. Where an image has several labels, a model of the texture around each pixel
+says which class a region belongs to; see methods/texture.py.
+
+Notation: I an image, uint8 (H, W); x its logarithm, float32 (H, W); G_s * x a Gaussian blur with a
+standard deviation of s pixels; r the response of a filter, v the evidence for a class, t its
+threshold. N images, C classes, F filters. `labels` is bool (N, C), and a row without a label is a
+clean image. All lengths are in pixels.
 """
 
 from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..masks import label_components
 
+# [C-1] Keeps log 0 finite. In units of white: it is small beside a grey, and so large that the
+# noise of black pixels does not become a contrast.
+LOG_OFFSET = 0.05
+
+# [C-3] Standard deviations s and l of the Gaussians of G_s * x - G_l * x (s = 0 is x itself, and
+# l = inf its mean), and s of the local standard deviation. A filter is (kind, s, l).
 SMALL, LARGE, SPREAD = (0, 1, 2, 4), (6, 12, 25, 50, np.inf), (2, 4, 8)
 FILTERS = [("dog", s, l) for s in SMALL for l in LARGE] + [("std", s, 0) for s in SPREAD]
-TEXTURE = (3, 8, 20)  # pixels over which the texture is described
-ENOUGH = 10  # images below which a group says too little
-SEED = 2.0  # peak over threshold, the ratio of Canny's two thresholds (1986)
-DOUBT = 0.8  # share of the threshold from which a pixel is not surely background
+
+# A difference of x, or of a response, below this is the rounding of float32. One grey level of 8
+# bits is 0.004 of x or more.
+ROUNDING = 1e-6
+
+ENOUGH = 10  # [C-5] a group of fewer images says too little
+LEAST_WEIGHT = 1e-3  # [C-6] a local mean exists even where the whole region of a class is far away
+SEED = 2.0  # [C-9] peak over threshold: the ratio of the two thresholds of Canny (1986)
+DOUBT = 0.8  # [C-13] share of the threshold from which a pixel is not surely background
 
 
-def logarithm(I):
-    """x = log(I / 255 + 0.05): a contrast in x is a ratio of brightness.    [C-1]"""
-    return torch.log(torch.from_numpy(np.array(I, np.float32)) / 255 + 0.05)
+def logarithm(I: np.ndarray) -> Tensor:
+    """x = log(I / 255 + 0.05), float32 (H, W), of a grey image I, uint8 (H, W).    [C-1]
+
+    A difference in x is a ratio of brightness, so that uneven light becomes a sum.
+    """
+    return torch.log(torch.from_numpy(np.array(I, np.float32)) / 255 + LOG_OFFSET)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # an image needs up to 20, and those of a long side are large
 def _gaussian(n, s):
+    """The matrix K (n, n) that blurs a line of n pixels. Each row sums to 1."""
     d = torch.arange(n, dtype=torch.float32)
     K = torch.exp(-((d[:, None] - d) ** 2) / (2 * s * s))
     return K / K.sum(dim=1, keepdim=True)
 
 
-def describe(filter):
-    """Name of an entry of FILTERS for people: "G1 - G12" or "std 4", with lengths in pixels."""
+def describe(filter: tuple[str, float, float]) -> str:
+    """The name of an entry of FILTERS for people: "G1 - G12", "G0 - mean" or "std 4"."""
     kind, s, l = filter
     return f"std {s}" if kind == "std" else f"G{s} - " + ("mean" if l == np.inf else f"G{l}")
 
 
-def blur(x, s):
-    """(G_s * x)_ij = sum_kl K_ik K_jl x_kl, K_ik ~ exp(-(i - k)^2 / 2 s^2), rows sum to 1.  [C-2]
+def blur(x: Tensor, s: float) -> Tensor:
+    """G_s * x: x (..., H, W) blurred by a Gaussian of s pixels.    [C-2]
 
-    x (..., H, W); s = 0 is x itself, s = inf its mean. The kernel is renormalised at the border.
+    (G_s * x)_ij = sum_kl K_ik K_jl x_kl,  K_ik = exp(-(i - k)^2 / 2 s^2) / sum_k' exp(...)
+
+    Each row of K sums to 1, so that the border is a mean over the pixels that exist. s = 0 gives x
+    itself, and s = inf its mean in every pixel.
     """
     if s == 0:
         return x
@@ -54,38 +79,49 @@ def blur(x, s):
     return _gaussian(H, s) @ x @ _gaussian(W, s).T
 
 
-def respond(x, kind, s, l, w=None):
-    """Response r (H, W) of one filter, inside a region of weights w (H, W) where it is given.
+def respond(x: Tensor, kind: str, s: float, l: float, w: Tensor | None = None) -> Tensor:
+    """The response r (H, W) of one filter to x (H, W).    [C-3]
 
-    dog: r = G_s * x - (G_l * w x) / (G_l * w)             [C-3]
-    std: r = sqrt(max(G_s * x^2 - (G_s * x)^2, 0))
+    dog: r = G_s * x - G_l * x, or G_s * x - (G_l * w x) / (G_l * w) with weights w (H, W) > 0,
+         which let only the pixels of a region be the ground that a pixel is compared with
+    std: r = sqrt(G_s * x^2 - (G_s * x)^2), the local standard deviation, in which w plays no part
     """
+    x = x - x.mean()  # r stays the same, and float32 keeps its digits
     if kind == "std":
-        return (blur(x * x, s) - blur(x, s) ** 2).clamp(min=0).sqrt()
+        return (blur(x * x, s) - blur(x, s) ** 2).clamp(min=0).sqrt()  # rounding can be below 0
     return blur(x, s) - (blur(x, l) if w is None else blur(w * x, l) / blur(w, l))
 
 
-def skewness(x):
-    """m3 / m2^1.5 of each filter's response to x (H, W), on every second pixel, -> (F,).  [C-4]"""
-    blurred = {s: blur(x, s) for s in {*SMALL, *LARGE, *SPREAD}}
+def skewness(x: Tensor) -> np.ndarray:
+    """The skewness of each filter's response to x (H, W), float32 (F,).    [C-4]
+
+    skew = m_3 / m_2^1.5,  m_k = mean over pixels of (r - mean r)^k
+
+    Every second row and column is enough. It is 0 where the response is constant.
+    """
+    x = x - x.mean()
+    blurred = {s: blur(x, s) for s in {*SMALL, *LARGE, *SPREAD}}  # each blur once, unlike respond
     square = x * x
     r = [blurred[s] - blurred[l] if kind == "dog" else
          (blur(square, s) - blurred[s] ** 2).clamp(min=0).sqrt() for kind, s, l in FILTERS]
     r = torch.stack([a[::2, ::2].flatten() for a in r])  # (F, pixels)
     d = r - r.mean(dim=1, keepdim=True)
     m2, m3 = (d**2).mean(dim=1), (d**3).mean(dim=1)
-    flat = m2 < 1e-12  # a constant image has no skewness; 1e-6 of log brightness is rounding
+    flat = m2 < ROUNDING**2
     return torch.where(flat, 0.0, m3 / torch.where(flat, 1.0, m2) ** 1.5).numpy()
 
 
-def choose(skew, labels):
-    """Filter and sign of each class from labels alone: (C,) indices, (C,) signs, T (C, F, 2).
+def choose(skew: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The filter and the sign of each class, from skewness (N, F) and labels bool (N, C).    [C-5]
 
-    The index is -1 where no filter tells the class: contrast has nothing to say on it.
+    T(c, f, s) = mean_P(s skew_f) (AUC(s skew_f; P against Q) - 1/2), -inf where a factor is <= 0
 
-    T(c, f, s) = mean_P(s skew_f) (AUC(s skew_f; P against Q) - 1/2), -inf where a factor <= 0;
-    P = images whose only label is c, else all with c; Q = clean images, else those without c; a
-    group counts from 10 images on.                        [C-5]
+    P are the images whose only label is c, and Q the clean images. Where P has fewer than 10
+    images, all images with c take its place; where Q has, all images without c. The sign s is +1 or
+    -1, and the filter and sign with the highest T are chosen, the first of equals.
+
+    Returns the index of the filter int (C,), the sign int (C,), and T (C, F, 2), the sign + first.
+    The index is -1 where every T is -inf: then contrast has nothing to say on the class.
     """
     C, F = labels.shape[1], skew.shape[1]
     T = np.full((C, F, 2), -np.inf)
@@ -94,6 +130,8 @@ def choose(skew, labels):
         P, Q = labels[:, c] & one, clean
         P = P if P.sum() >= ENOUGH else labels[:, c]
         Q = Q if Q.sum() >= ENOUGH else ~labels[:, c]
+        if not (P.any() and Q.any()):
+            continue
         for f in range(F):
             for k, sign in enumerate((1, -1)):
                 p, q = sign * skew[P, f], sign * skew[Q, f]
@@ -106,96 +144,84 @@ def choose(skew, labels):
 
 
 def _auc(p, q):
+    """The chance that one of p is above one of q, where a tie counts one half."""
     q = np.sort(q)
     return (np.searchsorted(q, p) + np.searchsorted(q, p, side="right")).mean() / (2 * len(q))
 
 
-def evidence(x, filter, sign, q=None):
-    """v = q (G_1 * max(s (r - median_q r), 0)), (H, W), q (H, W) the class's region or 1.  [C-6]"""
-    r = sign * respond(x, *filter, w=None if q is None else q.clamp(min=1e-3))
+def evidence(x: Tensor, filter: tuple[str, float, float], sign: int,
+             q: Tensor | None = None) -> np.ndarray:
+    """The evidence v >= 0, float32 (H, W), that a pixel belongs to a class.    [C-6]
+
+    v = q (G_1 * max(s r - median_q(s r), 0)),  with r of [C-3] inside the weights max(q, 0.001)
+
+    s is the sign of the class. q (H, W) is the chance that the surroundings are those of the class;
+    None stands for 1 everywhere. The weighted median is the lowest value of s r at which the
+    weights of the values up to it sum to half of all weights.
+    """
+    r = sign * respond(x, *filter, w=None if q is None else q.clamp(min=LEAST_WEIGHT))
     if q is None:
         return blur((r - r.median()).clamp(min=0), 1).numpy()
     order = r.flatten().argsort()
     total = q.flatten()[order].cumsum(dim=0)
-    middle = r.flatten()[order[torch.searchsorted(total, total[-1] / 2)]]  # weighted median
+    middle = r.flatten()[order[torch.searchsorted(total, total[-1] / 2)]]
     return (blur((r - middle).clamp(min=0), 1) * q).numpy()
 
 
-def otsu(v, bins=256):
-    """o = argmax_t n_0 n_1 (mean_1 - mean_0)^2 over the edges of a histogram of v >= 0.  [C-7]
+def otsu(v: np.ndarray, bins: int = 256) -> float:
+    """Otsu's threshold o of the values v >= 0 of one image (Otsu 1979).    [C-7]
 
-    0 where v is constant: nothing stands out.
+    o = argmax_t n_0 n_1 (mean_1 - mean_0)^2
+
+    t runs over the inner edges of a histogram of `bins` equal bins, n_0 and mean_0 are the number
+    and the mean of the values below t, and n_1 and mean_1 those of the values above. A value counts
+    as the centre of its bin. The lowest of equal edges is taken. o is 0 where v is constant, since
+    then nothing stands out.
     """
-    if v.min() == v.max():
+    if v.max() - v.min() < ROUNDING:
         return 0.0
     n, edges = np.histogram(v, bins)
     centre = (edges[1:] + edges[:-1]) / 2
     below, total = n.cumsum()[:-1].astype(float), (n * centre).cumsum()
-    above = n.sum() - below
-    ok = (below > 0) & (above > 0)
-    below, above = np.where(ok, below, 1), np.where(ok, above, 1)
+    above = n.sum() - below  # neither is 0: the lowest and the highest bin hold a value
     gap = (total[-1] - total[:-1]) / above - total[:-1] / below
-    return float(edges[1 + np.where(ok, below * above * gap**2, -1).argmax()])
+    return float(edges[1 + (below * above * gap**2).argmax()])
 
 
-def threshold(o, class_o):
-    """t = sqrt(o median(class_o)): the image's Otsu drawn to that of its class.    [C-8]
+def threshold(o: float, class_o: np.ndarray) -> float:
+    """The threshold t of an image: its own Otsu o, drawn half-way to that of its class.    [C-8]
 
-    inf where o is 0, so that an image in which nothing stands out gets no mask.
+    t = sqrt(o median(class_o)),  and t = o where class_o is empty
+
+    class_o holds the o of the images whose only label is the class. t is inf, and so the mask
+    empty, where nothing stands out in the image (o = 0) or in half of those images.
     """
-    return float(np.sqrt(o * np.median(class_o))) if o > 0 else np.inf
+    t = float(np.sqrt(o * np.median(class_o))) if len(class_o) else o
+    return t if t > 0 else np.inf
 
 
-def keep_seeded(v, mask):
-    """Components of mask whose highest v (threshold = 1) is 2 or more, else the highest.  [C-9]"""
+def keep_seeded(u: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The components of a mask, bool (H, W), that hold a strong pixel.    [C-9]
+
+    u (H, W) is v / t, so that the mask lies above 1. A component stays where its highest u is 2 or
+    more. If none reaches 2, those with the highest u of all stay. Components are 8-connected.
+    """
     number, count = label_components(mask)
     if not count:
         return mask
     peak = np.zeros(count + 1)
-    np.maximum.at(peak, number.ravel(), np.where(mask, v, 0).ravel())
+    np.maximum.at(peak, number.ravel(), np.where(mask, u, 0).ravel())
     return (peak >= min(SEED, peak[1:].max()))[number] & mask
 
 
-def texture(x):
-    """Descriptors d (H W, 9) of the surroundings of each pixel, at scales S = 3, 8, 20:
+def masks_of(u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Masks bool (C, H, W), and pixels bool (H, W) in doubt, of u = v / t (C, H, W).    [C-13]
 
-    1/2 log(G_S * (x - G_1 x)^2), 1/2 log(G_S * (G_1 x - G_3 x)^2), G_S * x    [C-10]
-    """
-    fine, coarse = (x - blur(x, 1)) ** 2, (blur(x, 1) - blur(x, 3)) ** 2
-    d = [part for s in TEXTURE for part in (
-        0.5 * torch.log(blur(fine, s) + 1e-5), 0.5 * torch.log(blur(coarse, s) + 1e-5),
-        blur(x, s))]  # 1e-5 is the noise of 8 bits at a middle grey
-    return torch.stack(d).flatten(1).T
+    mask_c = keep_seeded(u_c, [u_c > 1 and u_c = max_k u_k]) for the labels y_c of the image
+    doubt  = [max_k u_k > 0.8] outside the masks
 
-
-def fit_texture(d, c, C):
-    """mu_c (C, D), S_c (C, D, D) of descriptors d (n, D) of class c (n,): Gaussians.  [C-11]"""
-    d = np.asarray(d, np.float64)
-    ridge = 1e-3 * np.diag(d.var(axis=0))  # a class of few pixels keeps a regular covariance
-    groups = [d[c == k] if (c == k).sum() > ENOUGH * d.shape[1] else d for k in range(C)]
-    return (np.stack([g.mean(axis=0) for g in groups]),
-            np.stack([np.cov(g.T) + ridge for g in groups]))
-
-
-def name_regions(d, mu, S, y):
-    """q_c = y_c N_c^(1/3) / sum_k y_k N_k^(1/3), N_c = N(d; mu_c, S_c); d (n, D) -> (C, n).  [C-12]
-
-    The three scales describe one texture, so their evidence counts once: the power 1/3.
-    """
-    log = np.full((len(mu), len(d)), -np.inf)
-    for c in np.flatnonzero(y):
-        L = torch.linalg.cholesky(torch.from_numpy(S[c]))
-        e = torch.linalg.solve_triangular(L, (d.double() - torch.from_numpy(mu[c])).T, upper=False)
-        log[c] = -0.5 * (e**2).sum(dim=0) - L.diagonal().log().sum()
-    log = np.exp((log - log.max(axis=0)) / len(TEXTURE))
-    return torch.from_numpy(log / log.sum(axis=0)).float()
-
-
-def masks_of(u, y):
-    """Masks bool (C, H, W) and ignored pixels bool (H, W) of u = v / t (C, H, W), labels y (C,).
-
-    mask_c = keep_seeded(u_c, [u_c > 1 and u_c = max_k u_k]);
-    ignore = [max_k u_k > 0.8] without the masks           [C-13]
+    u is 0 for a class without its label. A pixel belongs to one class, unless two have the same u.
+    A trainer leaves the pixels in doubt out of its loss.
     """
     best = u.max(axis=0)
     masks = np.zeros(u.shape, bool)

@@ -1,56 +1,66 @@
 """Masks from image-level labels alone, by the contrast within each image (make_masks.py --method
 contrast).
 
-No function here can see a true mask: they get the pixels of the images and the labels y (N, C).
-The formulas [C-n] are those of methods/contrast.py.
+The functions get the pixels of the images and the labels y, bool (N, C), and nothing else, so that
+no mask drawn by a person can reach them. The formulas [C-1] to [C-13] are those of
+methods/contrast.py and methods/texture.py.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from ..data.images import open_rgb
 from ..masks import rle_encode
-from ..methods import contrast
+from ..methods import contrast, texture
 from ..runs.progress import Progress, silent
 
-SAMPLES = 30  # descriptors that one image gives to the region and to its surroundings
+# One image gives this number of descriptors from its mask, and as many from the rest of it.
+SAMPLES = 30
 
 
 class ContrastModel(NamedTuple):
-    """What the labels of a set of images say of its C classes."""
+    """What the labels of a set of images say about its C classes."""
 
-    filters: list  # C entries of contrast.FILTERS
-    signs: list  # C times +1 or -1: whether the defect raises the filter's response
+    filters: list  # C entries of contrast.FILTERS; None for a class that no filter tells  [C-5]
+    signs: list  # C times +1 or -1: whether a defect raises or lowers the filter's response
     scores: np.ndarray  # T (C, F, 2) of every filter and sign  [C-5]
     otsu: list  # C arrays: Otsu's threshold of each image whose only label is the class  [C-7]
-    texture: tuple | None  # mu, S of the Gaussians that name regions  [C-11]; None: not needed
+    texture: tuple | None  # mu and S of [C-11]; None where no image has several labels
 
 
-def log_image(path):
-    """The image at `path` as contrast.logarithm takes it: a float tensor (H, W) of its grey."""
+def log_image(path: str | Path) -> Tensor:
+    """The logarithm [C-1] of the grey values of the image at `path`, float32 (H, W)."""
     return contrast.logarithm(np.asarray(open_rgb(path).convert("L")))
 
 
-def fit(log_image: Callable, y: np.ndarray, report: Callable = silent) -> ContrastModel:
-    """Fit the contrast method to images and their labels.
+def fit(log_image: Callable[[int], Tensor], y: np.ndarray,
+        report: Callable = silent) -> ContrastModel:
+    """Learn from images and their labels what make_masks needs.
 
-    log_image: row number -> contrast.logarithm of that image; y: bool (N, C). Every image is read
-    twice, once for its skewness and once for its threshold, and none is kept in memory.
+    log_image(i) gives the logarithm [C-1] of image i, and y bool (N, C) are the labels. Each image
+    is read once for its skewness, and those with one label once more for their thresholds. No image
+    is kept in memory.
     """
     clock, skew = Progress(len(y), "contrast: skewness", report), []
     for i in range(len(y)):
         skew.append(contrast.skewness(log_image(i)))
         clock.add(1)
     chosen, signs, scores = contrast.choose(np.stack(skew), y)
-    filters = [contrast.FILTERS[f] for f in chosen]
-    otsu, texture = _thresholds_and_texture(log_image, y, filters, signs, report)
-    return ContrastModel(filters, list(map(int, signs)), scores, otsu, texture)
+    filters = [contrast.FILTERS[f] if f >= 0 else None for f in chosen]
+    otsu, gaussians = _thresholds_and_texture(log_image, y, filters, signs, report)
+    return ContrastModel(filters, list(map(int, signs)), scores, otsu, gaussians)
 
 
 def _thresholds_and_texture(log_image, y, filters, signs, report):
-    """Otsu's thresholds of each class, and the texture of its regions where they need names."""
+    """Otsu's thresholds of each class, and the Gaussians of its texture or None.
+
+    Both come from the images with one label. The texture is needed only where some image has
+    several labels.
+    """
     C, count = y.shape[1], y.sum(axis=1)
     needs_names = bool((count > 1).any())
     rng, otsu = np.random.default_rng(0), [[] for _ in range(C)]
@@ -58,65 +68,80 @@ def _thresholds_and_texture(log_image, y, filters, signs, report):
     clock, descriptors, names = Progress(len(rows), "contrast: thresholds", report), [], []
     for i in rows:
         c, x = int(y[i].argmax()), log_image(i)
-        v = contrast.evidence(x, filters[c], signs[c])
-        o = contrast.otsu(v)
-        otsu[c].append(o)
+        region = np.zeros(x.numel(), bool)
+        if filters[c] is not None:
+            v = contrast.evidence(x, filters[c], signs[c])
+            otsu[c].append(contrast.otsu(v))
+            region = v.ravel() > otsu[c][-1]
         if needs_names:
-            d, region = contrast.texture(x).numpy(), (v > o).ravel()
-            for part in (np.flatnonzero(region), np.flatnonzero(~region)):
-                descriptors.append(d[rng.choice(part, SAMPLES)])
-                names.append(np.full(SAMPLES, c))
+            d = _sample(texture.describe_pixels(x).numpy(), region, rng)
+            descriptors.append(d)
+            names.append(np.full(len(d), c))
         clock.add(1)
-    texture = None
-    if needs_names and descriptors:
-        texture = contrast.fit_texture(np.concatenate(descriptors), np.concatenate(names), C)
-    return [np.array(o) for o in otsu], texture
+    gaussians = None
+    if descriptors:
+        gaussians = texture.fit_texture(np.concatenate(descriptors), np.concatenate(names), C)
+    return [np.array(o) for o in otsu], gaussians
 
 
-def masks_of_image(x, y: np.ndarray, model: ContrastModel):
-    """Masks bool (C, H, W), and pixels bool (H, W) that a trainer must leave out, of one image.
+def _sample(d, region, rng):
+    """Descriptors (n, D) of random pixels, from d (H W, D): SAMPLES inside `region`, bool (H W,),
+    and SAMPLES outside it. A part without pixels gives none."""
+    parts = [np.flatnonzero(part) for part in (region, ~region)]
+    return np.concatenate([d[rng.choice(part, SAMPLES)] for part in parts if len(part)])
 
-    x: contrast.logarithm of the image; y: bool (C,), the labels of the image.  [C-6] to [C-13]
+
+def masks_of_image(x: Tensor, y: np.ndarray,
+                   model: ContrastModel) -> tuple[np.ndarray, np.ndarray]:
+    """Masks bool (C, H, W) of one image, and pixels bool (H, W) that a trainer must leave out.
+
+    x (H, W) is the logarithm [C-1] of the image, and y bool (C,) are its labels. A class without a
+    label, or without a filter, has an empty mask.  [C-6] to [C-13]
     """
     u = np.zeros((len(y), *x.shape), np.float32)
     several = y.sum() > 1 and model.texture is not None
-    q = contrast.name_regions(contrast.texture(x), *model.texture, y) if several else None
+    q = texture.name_regions(texture.describe_pixels(x), *model.texture, y) if several else None
     for c in np.flatnonzero(y):
+        if model.filters[c] is None:
+            continue
         region = q[c].reshape(x.shape) if several else None
         v = contrast.evidence(x, model.filters[c], model.signs[c], region)
-        o = contrast.otsu(v)
-        t = contrast.threshold(o, model.otsu[c]) if len(model.otsu[c]) else o
-        u[c] = v / t if t > 0 else 0
+        u[c] = v / contrast.threshold(contrast.otsu(v), model.otsu[c])
     return contrast.masks_of(u, y)
 
 
-def make_masks(log_image: Callable, names: list, y: np.ndarray, model: ContrastModel,
-               report: Callable = silent):
-    """Run lengths of masks and of ignored pixels, both {(name, class index): text}.
+def make_masks(log_image: Callable[[int], Tensor], names: list, y: np.ndarray,
+               model: ContrastModel, report: Callable = silent) -> tuple[dict, dict]:
+    """The run lengths of the masks, and of the ignored pixels, of N named images.
 
-    The ignored pixels of an image belong to each of its labels.
+    log_image and y are those of fit. Both results are {(name, class index): run lengths}. The
+    masks have an entry for every label. The ignored pixels of an image are the same for each of its
+    labels; an image without any has no entry.
     """
-    rles, ignored = {}, {}
+    made, ignored = {}, {}
     clock = Progress(len(names), "contrast: masks", report)
     for i, name in enumerate(names):
         if y[i].any():
             drawn, doubtful = masks_of_image(log_image(i), y[i], model)
             for c in np.flatnonzero(y[i]).tolist():
-                rles[name, c] = rle_encode(drawn[c])
+                made[name, c] = rle_encode(drawn[c])
                 if doubtful.any():
                     ignored[name, c] = rle_encode(doubtful)
         clock.add(1)
-    return rles, ignored
+    return made, ignored
 
 
 def choice_rows(model: ContrastModel, classes: list) -> list:
-    """Rows of the table that shows what the labels chose: class, filter, sign, T, the next best."""
+    """One row for each class: its name, then sign, filter and T of the best choice and of the next.
+
+    Where no filter tells the class, the filter is "none" and T is None.
+    """
     rows = []
     for c, name in enumerate(classes):
-        order = np.argsort(-model.scores[c], axis=None, kind="stable")[:2]
         said = []
-        for at in order:
-            filter_, sign = contrast.FILTERS[at // 2], "+-"[at % 2]
-            said += [f"{sign} {contrast.describe(filter_)}", float(model.scores[c].flat[at])]
+        for at in np.argsort(-model.scores[c], axis=None, kind="stable")[:2]:
+            T = float(model.scores[c].flat[at])
+            filter = f"{'+-'[at % 2]} {contrast.describe(contrast.FILTERS[at // 2])}"
+            said += [filter, T] if np.isfinite(T) else ["none", None]
         rows.append([name, *said])
     return rows
