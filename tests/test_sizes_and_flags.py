@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -194,19 +193,6 @@ def test_soft_dice_of_an_absent_class_is_defined_where_probabilities_round_to_ze
     loss = losses.segmentation_loss(logits, torch.zeros(1, 1, 2, 2), "bce+dice")
     loss.backward()
     assert loss.item() == 0 and logits.grad.isfinite().all()
-
-
-def test_embedding_lines_of_the_readme_run(monkeypatch):
-    """With random weights in place of the download."""
-    import torchvision
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    real = torchvision.models.efficientnet_b0
-    monkeypatch.setattr(torchvision.models, "efficientnet_b0", lambda weights: real(weights=None))
-    space = {}
-    exec(code, space)
-    assert space["maps"].shape == (2, 2, 7, 7) and space["logits"].shape == (2, 1000)
-    assert (masks.rle_decode(space["text"], (224, 224)) == space["mask"]).all()
 
 
 def test_all_empty_baseline_is_the_share_of_absent_pairs(runs):
