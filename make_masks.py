@@ -183,10 +183,10 @@ def load_images(args, report):
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method == "contrast":
         return Work(names, found, sizes, contrast_folds(args, found), found.classes)
+    known = {} if args.new_images else folds.read_folds(args.cls / "folds.csv")
     classes = folder.read_run(args.cls / "args.json")["classes"]
     if found and found.classes != classes:
         raise DataError(f"{path}: classes {found.classes}, but {args.cls} was trained on {classes}")
-    known = {} if args.new_images else folds.read_folds(args.cls / "folds.csv")
     fold = np.array([known.get(n, -1) for n in names])
     work = keep_trained_folds(args, Work(names, found, sizes, fold, classes))
     if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:

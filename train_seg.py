@@ -104,7 +104,12 @@ def load(args, report):
     image_dir, path = inputs.image_dir(args), inputs.label_path(args)
     given = read_masks(args.masks, image_dir)
     known = folds.read_folds(args.folds)
-    given = given.keep(np.array([n in known for n in given.names]))
+    has_fold = np.array([n in known for n in given.names])
+    left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
+    if left_out:
+        raise DataError(f"{args.folds}: no fold for {len(left_out)} images with a mask in "
+                        f"{args.masks}, the first is {left_out[0]}")
+    given = given.keep(has_fold)
     if not given.names:
         raise DataError(f"{args.folds}: no fold for any image of {args.masks}")
     fold = np.array([known[n] for n in given.names])

@@ -172,7 +172,7 @@ def test_train_seg_resumed(shapes, runs, tmp_path, refused, name, more, spoil, s
 
 @pytest.mark.parametrize("spoil, said", [
     (changed(optimizer=None), "no optimizer in it, expected a whole checkpoint"),
-    (changed(plateau=[]), "no plateau in it, expected a whole checkpoint"),
+    (changed(scheduler=[]), "no scheduler in it, expected a whole checkpoint"),
     (changed(best=None), "no best in it, expected a whole checkpoint"),
     (changed(epochs_done="2"), "no epochs_done in it, expected a whole checkpoint"),
     (changed(best=[3]), "3 among the best epochs, expected epoch and val_loss"),
@@ -180,8 +180,8 @@ def test_train_seg_resumed(shapes, runs, tmp_path, refused, name, more, spoil, s
     (changed(best=[]), "no best epoch, expected one or more"),
     (changed(epochs_done=-1), "-1 epochs done, expected 0 to"),
     (changed(epochs_done=99), "99 epochs done, expected 0 to"),
-    (changed(midway=3), "midway without losses, sizes and rng of each process"),
-    (changed(midway=[{"losses": 3, "sizes": [1], "rng": 0}]), "midway without losses, sizes and"),
+    (changed(partial_epoch=3), "partial_epoch without losses, sizes and rng of each process"),
+    (changed(partial_epoch=[{"losses": 3, "sizes": [1], "rng": 0}]), "partial_epoch without losses, sizes and"),
     (changed(optimizer={"state": {}}), "does not fit this run ("),
     (inside("optimizer", param_groups=[]), "does not fit this run ("),
 ])
