@@ -228,7 +228,7 @@ def pictures_of(args, work, maps, name, c):
 def open_maps(run_folder, classes):
     """Function (name, class index, (H, W)) -> map (H, W) in [0, 1] of a make_masks.py run.
 
-    None for a folder without maps; an image without a map gets zeros.
+    Returns None for a folder without maps. The function gives zeros for an image without a map.
     """
     if not (run_folder / "maps.csv").exists():
         return None

@@ -1,5 +1,6 @@
-"""Turn class labels into pseudo-masks: from a classifier's activation maps (paper's section V, Table
-2), or from the contrast within each image.
+"""Turn class labels into pseudo-masks (paper's section V, Table 2).
+
+The masks come from a classifier's activation maps, or from the contrast within each image.
 
     python make_masks.py --data data/demo --cls runs/cls --out runs/masks
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all

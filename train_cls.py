@@ -78,7 +78,7 @@ def main(args):
 
 
 def training_plan(args, labels, fold, size, report):
-    """The Plan of the loop: images with labels as targets, and what the flags say of it."""
+    """The Plan of the loop: the images with their labels as targets, and the settings by flags."""
     from cam2seg.training import cross_validation, devices
     with blaming("--device"):
         device = devices.pick_device(args.device)

@@ -153,7 +153,7 @@ def read_gate(args, given):
 
 
 def training_plan(args, work, size, report):
-    """The Plan of the loop: images with the given masks as targets, and what the flags say.
+    """The Plan of the loop: the images with the given masks as targets, and the settings by flags.
 
     Image and masks are flipped together (DEV-40).
     """

@@ -1,4 +1,7 @@
-"""CSV files in and out. Every reader raises DataError, one line that names the file and the row."""
+"""CSV files are read and written here.
+
+Every reader raises a DataError of one line, which names the file and the row.
+"""
 
 import csv
 

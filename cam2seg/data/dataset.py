@@ -1,4 +1,4 @@
-"""The images and targets that a network is fed from."""
+"""The data set that gives a network its images and targets."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,10 @@ class ImageSet:
     """Map-style data set: item (index, epoch) gives pixels uint8 (H, W, 3) and a target.
 
     The target is targets[index] or, where `targets` is a MaskTargets, the masks uint8 (C, H, W):
-    1 = defect, 0 = none, 255 = left out of the loss. With epoch None image and target are as they
-    are. In an epoch they are mirrored at random, together. The draws follow from (seed, epoch,
-    index) alone, so that order, workers and restarts do not change them ([P] section IV;
-    DEV-32: each with probability 1/2).
+    1 = defect, 0 = none, 255 = left out of the loss. With epoch None neither is changed. In an
+    epoch both are mirrored together at random ([P] section IV), along each axis with probability
+    1/2 (DEV-32). The draws follow from (seed, epoch, index) alone, so that the order of the images,
+    the workers and a restart do not change them.
     """
 
     def __init__(self, folder, names, size, targets, flips=(False, False), seed=0):
@@ -55,7 +55,7 @@ class ImageSet:
 
 
 def masks_of(targets, name, size):
-    """Masks uint8 (C, H, W) of one image at the network's size: 1, 0, or 255 for pixels left out."""
+    """Masks uint8 (C, H, W) of one image at the network's size: 1, 0, or 255 where left out."""
     out = np.zeros((targets.classes, *size), np.uint8)
     for c in range(targets.classes):
         mask, ignored = (rle_decode(rles[name, c], targets.sizes[name]) if (name, c) in rles
@@ -71,10 +71,9 @@ def masks_of(targets, name, size):
 def resize_mask(mask, size, area_cut=None, counted=None):
     """Resize a mask bool (H, W) to bool of another (H, W)  (DEV-33).
 
-    area_cut None takes the pixel under the centre of each new pixel. A number from 0 to 1 takes a
-    new pixel where at least that fraction of its area, and more than nothing, is mask. counted:
-    bool (H, W); what the mask says outside of it plays no part, and the fraction is that of the
-    counted area alone.
+    With area_cut None, a new pixel is mask where the old pixel under its centre is. With a number
+    from 0 to 1, it is mask where at least that fraction of its area is mask, and more than nothing.
+    counted: bool (H, W) or None. Old pixels where it is False count neither as mask nor as area.
     """
     if area_cut is None:
         rows, cols = ((2 * np.arange(n) + 1) * full // (2 * n)

@@ -13,13 +13,14 @@ def make_folds(y, folds, seed=0):
     """Give each row of the labels y (N, C) a fold: int (N,), multi-label stratified.
 
     This is iterative stratification (Sechidis et al. 2011). The rarest class is shared out first.
-    Each of its images goes to the fold that lacks most images of that class, and among equal ones
-    to the fold that lacks most images. DEV-12: the paper gives no rule.
+    Each of its images goes to the fold that still lacks the most images of that class. Where
+    several folds lack as many, it goes to the one that lacks the most images of any kind. The paper
+    gives no rule (DEV-12).
     """
     y = np.asarray(y, np.int64)
     order = np.random.default_rng(seed).permutation(len(y))
     fold = np.full(len(y), -1)
-    # Both are counted `folds` times, so that the part of a fold is a whole number.
+    # Both numbers are multiplied by `folds`, so that what one fold should get is a whole number.
     lacks_images = np.full(folds, len(y))
     lacks_class = np.tile(y.sum(axis=0), (folds, 1))
 

@@ -1,7 +1,7 @@
 """Labels and masks as CSV files.
 
-Every reader raises DataError: one line that names the file, the row (the header is row 1) and what
-was expected.
+Every reader raises a DataError of one line, which names the file, the row and what was expected.
+The header is row 1.
 """
 
 import re
@@ -150,7 +150,8 @@ def _table(path, cells, with_masks, images, classes):
             rles[key] = rle
     if not classes:
         raise DataError(f"{path}: no class in it, expected at least one labelled image")
-    complete = any(name and not rle for _, _, name, rle in cells)  # empty masks are written out
+    # A row without run lengths is an empty mask. A file with such rows names all of its images.
+    complete = any(name and not rle for _, _, name, rle in cells)
     names = sorted(images if with_masks and images and not complete else seen)
     y = np.array([[(n, c) in rles for c in range(len(classes))] for n in names], np.uint8)
     return Labels(names, classes, y, rles if with_masks else None, rows)

@@ -19,7 +19,7 @@ COLUMNS = ("ImageId", "fold", "H", "W")
 
 
 class MapStore:
-    """The maps of a run while they are made; it goes on where a stopped run left its folder."""
+    """The maps of a run while they are made. It takes over what a stopped run has left."""
 
     def __init__(self, folder, images, classes):
         """images: N; classes: C. Half-made files of another shape are ignored and made anew."""
@@ -52,7 +52,7 @@ class MapStore:
                 raise
             self.probs = np.load(self.folder / PROBS, mmap_mode="r+")
         self.maps[rows] = maps
-        self.probs[rows] = probs  # after the maps, because it says that they are there
+        self.probs[rows] = probs  # after the maps, because finite values say that these are there
 
     def finish(self, names, fold, sizes, classes):
         """Give maps.npy its name and write maps.csv, which says that both are whole."""

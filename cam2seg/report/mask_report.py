@@ -31,8 +31,9 @@ def count_components(rles, names, sizes, classes):
 def summarise(areas, parts, y, pixels):
     """Facts of each class for metrics.json: a list of C dicts.
 
-    areas, parts: int (N, C), pixels and numbers of components; y: labels (N, C) or None; pixels: int (N,), the pixels of
-    each image. Area quantiles are over the masks that are not empty, as parts of the image.
+    areas, parts: int (N, C), the pixels of each mask and the number of its components. y: labels
+    (N, C) or None. pixels: int (N,), the pixels of each image. The quantiles are those of
+    area / pixels over the masks that are not empty.
     """
     facts = []
     for c in range(areas.shape[1]):
@@ -90,11 +91,12 @@ def advice(classes, facts, cell=None, auc=None):
 
 
 def doubt(areas, y, ignored):
-    """How much a person should doubt each mask: float (N, C), higher is more doubtful, -1 nothing.
+    """How much a person should doubt each mask: float (N, C). A higher number is more doubtful.
 
-    A labelled image without a mask comes first (3). Otherwise the doubt is the part of the found
-    pixels that are ignored, plus the distance of the area from the class's median on a logarithmic
-    scale, cut at a factor of ten. ignored: int (N,), ignored pixels of each image.
+    A labelled image without a mask gets 3, and an image with neither label nor mask gets -1. Any
+    other doubt is a sum of two numbers from 0 to 1. The first is ignored / (ignored + area). The
+    second is |log10(area / median area of the class)|, cut at 1. ignored: int (N,), the number of
+    ignored pixels of each image.
     """
     score = np.full(areas.shape, -1.0)
     for c in range(areas.shape[1]):

@@ -1,4 +1,7 @@
-"""Checkpoints: plain dicts of tensors and values, whole or absent, read without running code."""
+"""Checkpoints: files that hold a plain dict of tensors and values.
+
+A checkpoint is written whole or not at all, and reading it runs no code of the file.
+"""
 
 import io
 import sys

@@ -13,7 +13,7 @@ from . import locks, memory, processes, signals
 
 
 def one_line(error, longest=1000):
-    """Text of an error in one line: control characters are escaped, a long text is cut."""
+    """The text of an error as one line. Control characters are escaped and a long text is cut."""
     text = str(error).rstrip()
     if "\nOriginal Traceback" in text:  # a worker process hands on its own traceback
         text = text.splitlines()[-1].partition("Error: ")[2]
@@ -41,7 +41,7 @@ def run(main, get_args):
     warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
     rank = processes.torchrun_world()[0]
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # so that a name the terminal cannot show is no error
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not stop us
             stream.reconfigure(errors="backslashreplace")
     try:
         with signals.stop_between_steps(), open(os.devnull, "w") as nowhere:
@@ -65,7 +65,7 @@ def run(main, get_args):
 
 
 def _broken(error):
-    """Say what a run lacked and return status 1; raise the error on where it is none of these."""
+    """Say what a run lacked and return status 1. Any other error is raised again."""
     text = one_line(error) or type(error).__name__
     if isinstance(error, processes.Lost):
         print(f"error: {text}; the same command with --resume goes on from the last epoch",

@@ -17,9 +17,9 @@ FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out
 # What the scripts leave in --out, and what --overwrite deletes.
 OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
-    "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv", "masks_labels.csv",
-    "ignore.csv", "review.csv", "review.png", "class_[0-9]*.png", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv",
-    "fold[0-9]*/log.jsonl")
+    "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
+    "masks_labels.csv", "ignore.csv", "review.csv", "review.png", "class_[0-9]*.png",
+    "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 
 def start_run(args, sources, classes, names, fold=None):
@@ -48,7 +48,10 @@ def digests(paths):
 
 
 def _prepare(args, now, folds):
-    """Do the work of start_run: check the folder, lock it, clear it and write args.json."""
+    """Do the work of start_run: check the folder, lock it, clear it and write args.json.
+
+    now: what args.json shall hold; folds: rows of folds.csv, or None.
+    """
     path, begun = args.out / "args.json", args.out / "args.json.tmp"
     if folds is None and fold_files(args.out, "*.pt"):
         raise DataError(f"{args.out} holds networks: name another --out")
@@ -66,7 +69,7 @@ def _prepare(args, now, folds):
     old = _old_outputs(args, path.exists() or begun.exists(), now["sha256"])
     if path.exists():
         path.replace(begun)
-    begun.touch()  # stays until args.json is written and says that this run is only begun
+    begun.touch()  # this file says that a run has begun, until args.json takes its place
     for file in old:
         file.unlink()
     if folds is not None:

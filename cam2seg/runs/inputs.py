@@ -8,7 +8,7 @@ from .progress import Progress, silent
 
 
 def image_dir(args):
-    """The folder of images by --images, --data or --labels. Raises DataError where none is given."""
+    """The folder of images by --images, --data or --labels. Raises DataError without one."""
     if args.images or args.data:
         return args.images or args.data / "train_images"
     if args.labels and args.labels.is_dir():
@@ -32,7 +32,8 @@ def load_labels(args, report=silent):
     if path is None:
         raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
     found = labels.read_labels(path, folder)
-    rows_of = {name: f"{path}, row {row}"  # reversed, so that the first row of an image stays
+    # In reverse, because the entry that is written last stays: that of an image's first row.
+    rows_of = {name: f"{path}, row {row}"
                for (name, _), row in reversed(found.rows.items()) if row}
     sizes = scan(folder, found.names, report, rows_of)
     if found.rles is not None:

@@ -19,7 +19,8 @@ def lock(folder):
         return
     file = open(folder / ".lock", "a+")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, workers do not inherit it
+        # Worker processes would inherit a lock of flock, but they do not inherit this one.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise DataError(f"{folder} is in use by another process") from error

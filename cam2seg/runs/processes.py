@@ -44,7 +44,7 @@ def torchrun_world():
 
 
 def join():
-    """Join the processes that torchrun has started: gloo on the CPU, nccl beside it on CUDA."""
+    """Join the processes that torchrun has started. They talk by gloo, and on CUDA also by nccl."""
     global _world
     if torchrun_world()[1] == 1 or _world[1] > 1:
         return
@@ -56,7 +56,7 @@ def join():
 
 
 def leave():
-    """Leave the other processes; this one is then alone."""
+    """Leave the other processes. This process then acts as a run of its own."""
     global _world
     if _world[1] > 1:
         import torch
@@ -77,7 +77,10 @@ def lost_if_gone():
 
 
 def distributed_model(model, device):
-    """Wrap a model so that its gradients are means over all processes; alone, return it as it is."""
+    """Wrap a model so that its gradients are means over all processes.
+
+    A process that is alone gets the model itself.
+    """
     if _world[1] == 1:
         return model
     import torch
@@ -108,8 +111,10 @@ def all_gather(value):
 
 
 def gather_in_turn(mine):
-    """One list of the items of all processes, dealt out in turn: item i comes from process
-    i % world_size()."""
+    """Put the lists of all processes together into one.
+
+    Item i of the result comes from process i % world_size(). mine: the list of this process.
+    """
     parts = all_gather(mine)
     return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
 
@@ -142,7 +147,7 @@ def stop_if_asked():
 
 
 def broadcast_buffers(model):
-    """Give every process the first one's buffers, which are BatchNorm's running statistics."""
+    """Copy the buffers of the first process, BatchNorm's running statistics, to all others."""
     if _world[1] > 1:
         import torch
         with lost_if_gone():
@@ -151,7 +156,7 @@ def broadcast_buffers(model):
 
 
 def barrier():
-    """Wait until all processes are here."""
+    """Wait until all processes have called this function."""
     all_gather(None)
 
 

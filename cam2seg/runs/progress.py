@@ -1,4 +1,4 @@
-"""How far a long loop is, and what its caller hears of it.
+"""How a long loop tells its caller how far it is.
 
 A loop of this package prints nothing. It calls report(event, **facts), and the scripts pass a
 Console, which turns the events into lines:

@@ -1,4 +1,4 @@
-"""Networks from the checkpoints of a run. All are checked before a script writes anything."""
+"""Networks from the checkpoints of a run. A script checks all of them before it writes anything."""
 
 import torch
 
@@ -60,8 +60,9 @@ def networks(folder, name, build, kind, like=None):
 def check_checkpoints(folder, folds, done, build, meta, epochs):
     """Raise CheckpointError unless the folds that are begun, but not done, can be resumed.
 
-    folds: their numbers; done: name of the file that says that a fold is done; build, meta: the
-    network and what its checkpoints hold; epochs: how many there shall be.
+    folds: the numbers of the folds. done: name of the file that a finished fold has. build: called
+    with model_args, gives the network. meta: what each checkpoint holds besides its state. epochs:
+    how many epochs the run shall have.
     """
     for k in folds:
         out = folder / f"fold{k}"

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: the step in hand ends first, then the run does."""
+"""Signals that ask a run to stop. The run ends its present step first, and then stops."""
 
 import os
 import signal

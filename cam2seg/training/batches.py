@@ -29,7 +29,7 @@ class Batches:
             dataset, batch_sampler=self.order, num_workers=workers,
             persistent_workers=workers > 0, worker_init_fn=ignore_in_worker,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator())  # without its own it draws from torch's at each start
+            generator=torch.Generator())  # else it would draw from torch's global one at each start
 
     def __len__(self):
         return len(self.indices)  # images, not batches
@@ -39,7 +39,7 @@ class Batches:
         return iter(self.loader)
 
     def missing_batches(self):
-        """How many batches this process has less than the first one, with epoch None."""
+        """How many fewer batches this process has than the first one, with epoch None."""
         count = -(-len(self.indices) // self.order.batch_size)
         return -(-count // self.order.count) - len(range(self.order.rank, count, self.order.count))
 

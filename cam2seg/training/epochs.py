@@ -20,9 +20,10 @@ def train_one_epoch(net, batches, optimizer, settings, epoch, steps=None):
     """Train for one pass over the batches, in training mode.
 
     net: the model, or its distributed wrapper. settings: fit.Settings. epoch: counted from 0.
-    steps: list of the (loss, number of images) of the steps that a stopped run has already taken in
-    this epoch; the new steps are appended to it and the images of the old ones are skipped.
-    Several processes each take their part of a batch, and their gradients weigh by its size.
+    steps: list of (loss, number of images) of the steps that a stopped run has already taken in
+    this epoch. Their images are skipped, and the new steps are appended to the list.
+    Where there are several processes, each takes its part of a batch, and its gradient is weighted
+    by the size of that part.
 
     Returns the mean loss over images, and the seconds spent in waiting for data. Raises
     FloatingPointError, naming the step, at the first loss that is not finite, and signals.Stopped

@@ -45,8 +45,8 @@ def fit(model, optimizer, train, val, settings, out):
     With settings.schedule "plateau" all learning rates are halved when the validation loss has not
     fallen for more than 3 epochs ([P] section IV; DEV-28: any fall counts). With "cosine" they fall
     to 0 along half a cosine over the epochs (DEV-37). The held-out part chooses rates and epochs,
-    as in the paper (DEV-27). The folder `out` gets log.jsonl (one line an epoch), last.pt (to resume from)
-    and epoch{n}.pt of the settings.keep best epochs.
+    as in the paper (DEV-27). The folder `out` gets log.jsonl with one line for each epoch, last.pt,
+    from which a run is resumed, and epoch{n}.pt of the settings.keep best epochs.
 
     Returns [{"epoch", "val_loss"}], best first, with epochs counted from 1. Raises
     FloatingPointError where a loss is not finite, signals.Stopped and CheckpointError.
@@ -84,9 +84,9 @@ def fit(model, optimizer, train, val, settings, out):
         if epoch + 1 in [b["epoch"] for b in best]:
             save_checkpoint(out / f"epoch{epoch + 1}.pt", model, settings.meta)
         append_log(out / "log.jsonl", row)
-        save_checkpoint(out / "last.pt", model, state(epoch + 1))  # last: a resume cuts the log
+        save_checkpoint(out / "last.pt", model, state(epoch + 1))  # after the log, see append_log
         settings.report("epoch", out=out, epochs=settings.epochs, **row)
-    processes.barrier()  # until the first process has written everything
+    processes.barrier()  # the first process has then written everything
     delete_other_epochs(out, best)
     return best
 
@@ -114,7 +114,11 @@ def delete_other_epochs(out, best):
 
 
 def append_log(path, row):
-    """Add the line of an epoch to log.jsonl, and cut what a killed run wrote from there on."""
+    """Write the line of an epoch to log.jsonl.
+
+    Lines of this epoch and of later ones are cut off first. A run that was killed before it wrote
+    last.pt has left such a line, and does the epoch again.
+    """
     if processes.is_first():
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         with whole_file(path, encoding="utf-8") as file:
@@ -137,7 +141,7 @@ def start_epoch(seed, partial, device):
         torch.set_rng_state(mine["rng"])
         if device.type == "cuda" and mine["cuda_rng"] is not None:
             torch.cuda.set_rng_state(mine["cuda_rng"], device)
-    else:  # stopped with another number of processes: each gets an equal part of what was seen
+    else:  # Another number of processes was stopped. Each of ours takes over an equal part.
         n = torch.tensor([p["sizes"] for p in partial], dtype=torch.float64)
         losses = ((torch.stack([p["losses"] for p in partial]) * n).sum(0) / n.sum(0)).float()
         sizes = (n.sum(0) / processes.world_size()).tolist()

@@ -86,7 +86,7 @@ def make_maps(args, images, classifiers, report):
     """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C).
 
     Both are also written to --out. An image outside the folds gets the mean over the folds
-    (DEV-19). The batches are the same however often the run is stopped and whichever process does
+    (DEV-19). The batches do not depend on how often the run is stopped, nor on which process does
     them. Only the first process gets the two arrays; the others get None.
     """
     if args.resume and stored_maps.is_complete(args.out):
@@ -132,6 +132,7 @@ def _named(options, members, batch, classifiers, where):
 
 
 def _grid_line(args, model, maps, size):
+    """The line that tells a person how fine the maps (B, C, h, w) are."""
     layer = args.target_layer or model.target_layer
     return (f"maps of {layer}: {maps.shape[2]} x {maps.shape[3]} cells for {size[0]} x {size[1]} "
             "pixels")
@@ -140,9 +141,9 @@ def _grid_line(args, model, maps, size):
 def pending_batches(pixels, rows, args, done):
     """Yield (row numbers, pixels) of this process's batches that hold an image without a map.
 
-    Where another process has one batch more, ([], None) comes last. The batches are cut before any
-    is left out: which images are computed together, and so the last bit of a map, depends on
-    nothing but --batch-size.
+    Where another process has one batch more, ([], None) comes last. The images are cut into batches
+    before any batch is left out. The images that are computed together, on which the last bit of a
+    map depends, then follow from --batch-size alone.
     """
     cut = [rows[a:a + args.batch_size] for a in range(0, len(rows), args.batch_size)]
     cut = [part for part in cut if not done[part].all()]
@@ -158,9 +159,10 @@ def pending_batches(pixels, rows, args, done):
 def maps_of_batch(options, members, batch, classifiers):
     """Mean maps (B, C, h, w) of some networks, divided by their maxima, and mean probabilities.
 
-    options: MapOptions, or flags that hold the same; members: networks; batch: pixels uint8
-    (B, H, W, 3); classifiers: how their input is prepared, and the device. The map of each network is divided by its
-    maximum before the mean is taken, so that each has the same weight (DEV-19).
+    options: MapOptions, or flags of the same names; members: the networks; batch: pixels uint8
+    (B, H, W, 3); classifiers: says how the input is prepared, and on which device. The map of each
+    network is divided by its maximum before the mean is taken, so that each network has the same
+    weight (DEV-19).
     """
     pre, device = classifiers.preprocess, classifiers.device
     x = to_input(batch, device, pre["mean"], pre["std"])
@@ -200,15 +202,15 @@ def maps_of_view(options, model, x):
 
 
 def network_files(args):
-    """The files that hold the networks, and the folds that say which images each has seen."""
+    """Paths of folds.csv, which says which images each network has seen, and of the networks."""
     nets = fold_files(args.cls, f"{args.checkpoint}.pt").values()
     return [args.cls / "folds.csv", *nets]
 
 
 def load_maps(args, images):
-    """Maps and probabilities in --out, if they are those of these flags, networks and images.
+    """Read the maps and probabilities (N, C) in --out.
 
-    Raises DataError where they are not.
+    Raises DataError unless they were made with these flags, networks and images.
     """
     run = read_run(args.out / "args.json", sha256=dict)
     made = run["args"]

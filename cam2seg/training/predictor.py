@@ -100,6 +100,7 @@ class Predictor:
         return [self._maps(image, options, fold)[0] for image in map(_as_pixels, images)]
 
     def _members(self, fold):
+        """The networks of all folds, or that of one. Raises DataError for a fold without one."""
         if fold is None:
             return list(self.nets.values())
         if fold not in self.nets:
@@ -121,7 +122,10 @@ class Predictor:
         return full, probs[0].numpy()
 
     def _pixel_probabilities(self, image, fold):
-        """Mean probability of each pixel, twice: as the map to binarise and as the result."""
+        """Mean probability (C, H, W) of each pixel, twice, so that the pair is like that of _maps.
+
+        The first is the map to binarise, and the second is the result.
+        """
         x = to_input(self._batch(image), self.device, self.preprocess["mean"],
                      self.preprocess["std"])
         with torch.no_grad():
