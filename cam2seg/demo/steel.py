@@ -112,8 +112,9 @@ def _scale(rng, size, unit):
     """Islands of black scale that the rolls have left, with ragged outlines."""
     row, column = rng.uniform(0, 1, 2) * size
     apart = distance(size, row, column, *(rng.uniform((20, 30), (45, 90)) * unit))
-    level = (0.6 * field(rng, size, (16 * unit, 12 * unit))
-             + 0.35 * field(rng, size, (4 * unit, 4 * unit)))
+    # Most islands are wider than a pit and none has a lip: a person tells them apart by that.
+    level = (0.7 * field(rng, size, (22 * unit, 18 * unit))
+             + 0.15 * field(rng, size, (5 * unit, 5 * unit)))
     return -np.clip(4 * (level - apart + 0.3), 0, 1)
 
 
