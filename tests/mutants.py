@@ -1,27 +1,35 @@
 """Small wrong edits, one at a time in a copy of the project; each must turn a test red.
 
     make mutants
+    python tests/mutants.py --only fold --jobs 1    # those with "fold" in what they say
 
-Prints every edit with the test that caught it; exits 1 if one survives.
+Prints every edit with the test that caught it; exits 1 if one survives. Every test that caught one
+is then run without any edit, because a test that fails anyway catches nothing.
 """
 
+import argparse
+import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
+
+import numpy  # noqa: F401
+import pytest
+import torch
+import torchvision  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 CAM, MODELS, MASKS, METRICS, AVERAGING = (
     f"cam2seg/{name}.py" for name in ("cam", "models", "masks", "metrics", "averaging"))
 LABELS, FOLDS, IMAGES, DATASET, FILES = (
     f"cam2seg/data/{name}.py" for name in ("labels", "folds", "images", "dataset", "files"))
-BATCHES, EPOCHS, FIT, CROSS, MAPS = (
-    f"cam2seg/training/{name}.py"
-    for name in ("batches", "epochs", "fit", "cross_validation", "held_out_maps"))
-CHECKPOINTS = "cam2seg/runs/checkpoints.py"
+BATCHES, EPOCHS, FIT, CROSS, MAPS, MAP_MASKS, PREDICTOR = (
+    f"cam2seg/training/{name}.py" for name in ("batches", "epochs", "fit", "cross_validation",
+                                               "held_out_maps", "map_masks", "predictor"))
+CHECKPOINTS, PROGRESS = "cam2seg/runs/checkpoints.py", "cam2seg/runs/progress.py"
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 
@@ -151,12 +159,74 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "label_only.fit(log_image, y if work.labels.rles is None else ~y, report)"),
     ("components joined by their sides alone", MASKS, "(row - 1) * wide + start)",
      "(row - 1) * wide + start + 1)"),
+    ("trained on the truth that is given for scores", "train_seg.py",
+     "MaskTargets(work.given.rles,", "MaskTargets((work.truth or work.given).rles,"),
+    ("masks of unlabelled classes at --confidence 0", "make_masks.py", "2.0 * work.labels.y - 1",
+     "1.0 * work.labels.y"),
+    ("maps of some networks drown the others", MAPS, 'cam.normalize(m, "max") for m, _ in seen',
+     "m for m, _ in seen"),
+    ("ignored pixels read as masks", DATASET, "size, targets.area_cut)] = 255",
+     "size, targets.area_cut)] = 1"),
+    ("ignored pixels not left out of the loss", "train_seg.py",
+     "ignore = target == 255 if work.ignored else None", "ignore = None"),
+    ("area cut inverted", DATASET, "(inside >= area_cut * whole)", "(inside <= area_cut * whole)"),
+    ("masks below ignored pixels count", DATASET, "mask if counted is None else mask & counted",
+     "mask"),
+    ("BatchNorm pass over all images", "train_cls.py",
+     "trained.train.loader.dataset, trained.train.indices,",
+     "trained.train.loader.dataset, range(len(trained.train.loader.dataset)),"),
+    ("BatchNorm pass over the held-out images", "train_cls.py",
+     "trained.train.loader.dataset, trained.train.indices,",
+     "trained.train.loader.dataset, trained.val.indices,"),
+    ("probabilities of the training images", "train_cls.py",
+     "epochs.predict(trained.model, trained.val,", "epochs.predict(trained.model, trained.train,"),
+    ("new images masked by one U-Net", "train_seg.py",
+     'in folder.fold_files(args.out, "best.pt").values()]',
+     'in list(folder.fold_files(args.out, "best.pt").values())[:1]]'),
+    ("new images mapped by one network", MAPS, "list(classifiers.nets.values()) if k == -1",
+     "list(classifiers.nets.values())[:1] if k == -1"),
+    ("images of the folds mapped by all networks", "make_masks.py",
+     "known = {} if args.new_images else", "known = {} if True else"),
+    ("folds by their order, not by name", "train_seg.py",
+     "fold = np.array([known[n] for n in given.names])",
+     "fold = np.array(list(known.values())[-len(given.names):])"),
+    ("masks.csv by parameters that true masks chose", "make_masks.py",
+     'chosen = {"masks": dict', 'chosen = {"masks": map_masks.searched_parameters(args, work, '
+     'report)["masks_crossfit"] if work.labels.rles else dict'),
+    ("least area that true masks chose, for labels", MAP_MASKS,
+     "areas[i] = (full >= threshold)",
+     "areas[i] = (masks.decode_all(work.labels.rles, name, full.shape[1:], len(full)) "
+     "if work.labels.rles else full >= threshold)"),
+    ("parameters of the union called cross-fitted", MAP_MASKS, "crossed.get(k, best)", "best"),
+    ("masks of a fold by another fold's parameters", MAP_MASKS, "chosen[int(work.fold[i])]",
+     "chosen[max(chosen) - int(work.fold[i])]"),
+    ("gate of another class", "train_seg.py", "work.gate[n][c] >=", "work.gate[n][-1 - c] >="),
+    ("gate of another image", "train_seg.py", "work.gate[n][c] >=",
+     "work.gate[min(work.gate)][c] >="),
+    ("masks of the last epoch, not the best", "train_seg.py",
+     'trained.model.load_state_dict(state["model"])', "pass"),
+    ("fold of a predictor ignored", PREDICTOR, "return [self.nets[fold]]",
+     "return list(self.nets.values())"),
+    ("epochs chosen on the training images", FIT, "predict(model, parts[1],",
+     "predict(model, parts[0],"),
+    ("cosine over one epoch too many", FIT, "CosineAnnealingLR(optimizer, settings.epochs)",
+     "CosineAnnealingLR(optimizer, settings.epochs + 1)"),
+    ("cosine never stepped", FIT, "        scheduler.step(*",
+     '        settings.schedule == "plateau" and scheduler.step(*'),
+    ("steps of a stopped epoch taken twice", EPOCHS,
+     "batches(epoch, skip) if skip else batches(epoch)", "batches(epoch)"),
+    ("random numbers of a stopped epoch anew", FIT, 'torch.set_rng_state(mine["rng"])', "pass"),
+    ("every process prints", PROGRESS, "if processes.is_first():", "if True:"),
 ]
 
 
-SCRIPTS = ["tests/test_label_only.py", "tests/test_cli.py", "tests/test_sizes_and_flags.py"]
-OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"], LABELS: ["tests/test_data.py"],
-               FOLDS: ["tests/test_data.py"], DATASET: ["tests/test_images.py"], MAPS: SCRIPTS,
+LEAKS = "tests/test_leaks.py"
+SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
+           "tests/test_sizes_and_flags.py"]
+OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
+               LABELS: ["tests/test_data.py"], FOLDS: ["tests/test_data.py"], MAPS: SCRIPTS,
+               MAP_MASKS: SCRIPTS, PREDICTOR: [LEAKS],
+               DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
                FILES: ["tests/test_runs.py"], CONTRAST: ["tests/test_contrast.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"]}
 
@@ -178,30 +248,81 @@ def _left_out(folder, names):
     return [n for n in names if n.startswith(".") or n in top]
 
 
-def killer(mutant):
-    """The first test that fails with the edit, or None."""
-    what, path, old, new = mutant
-    with tempfile.TemporaryDirectory() as tmp:
-        copy = Path(tmp) / "copy"
-        shutil.copytree(ROOT, copy, ignore=_left_out)
-        text = (copy / path).read_text()
-        if text.count(old) != 1:
+def start(folder, tests, edit=None):
+    """Start tests in a copy of the project in a child process; return its id.
+
+    The child is a fork, so that it need not import torch again. edit: (what is wrong, file, text,
+    replacement), or None. What pytest prints goes to folder/log.
+    """
+    shutil.copytree(ROOT, folder / "copy", ignore=_left_out)
+    if edit:
+        _, path, old, new = edit
+        text = (folder / "copy" / path).read_text(encoding="utf-8")
+        (folder / "copy" / path).write_text(text.replace(old, new), encoding="utf-8")
+    child = os.fork()
+    if not child:
+        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder / "copy")
+        sys.path[0] = str(folder / "copy")  # in place of the folder of this file
+        code = 3
+        try:
+            code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests])
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return child
+
+
+def red_test(folder, status):
+    """The test that failed in a child that has ended, or None where all passed."""
+    if os.waitstatus_to_exitcode(status) == 0:
+        return None
+    said = (folder / "log").read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
+    return found[1] if found else sys.exit(f"pytest broke down: {said[-2000:]}")
+
+
+def check_list():
+    """Leave with a message unless the text that each edit replaces is once in its file."""
+    for what, path, old, _ in MUTANTS:
+        if (ROOT / path).read_text(encoding="utf-8").count(old) != 1:
             sys.exit(f"{what}: '{old}' is not once in {path}: bring the list up to date")
-        (copy / path).write_text(text.replace(old, new))
-        done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p",
-                               "no:cacheprovider", *tests_of(path)], cwd=copy, text=True,
-                              capture_output=True)
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
-    return found and found[1]
+
+
+def run_all(jobs, count):
+    """Yield (job, the test that failed or None, seconds) for all jobs (tests, edit), of which
+    `count` run at a time."""
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        while waiting and len(running) < count:
+            job, where = waiting.pop(0), tempfile.TemporaryDirectory()
+            running[start(Path(where.name), *job)] = job, where, time.time()
+        child, status = os.wait()
+        job, where, began = running.pop(child)
+        with where as folder:
+            yield job, red_test(Path(folder), status), time.time() - began
 
 
 def main():
-    with ThreadPoolExecutor(2) as pool:
-        survivors = 0
-        for mutant, test in zip(MUTANTS, pool.map(killer, MUTANTS), strict=True):
-            survivors += test is None
-            print(f"{mutant[1]}: {mutant[0]}: {test or 'SURVIVES'}", flush=True)
-    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} caught")
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", default="", help="a part of the text that says what is wrong")
+    p.add_argument("--jobs", type=int, default=2, help="how many run at a time")
+    args = p.parse_args()
+    check_list()
+    torch.set_num_threads(1)  # a pool of threads does not outlive a fork
+    chosen = [(tests_of(m[1]), m) for m in MUTANTS if args.only in m[0]]
+    survivors, catchers = 0, set()
+    for (_, edit), test, seconds in run_all(chosen, args.jobs):
+        survivors += test is None
+        catchers |= {test.partition("[")[0]} if test else set()
+        print(f"{edit[1]}: {edit[0]}: {test or 'SURVIVES'}, {seconds:.0f} s", flush=True)
+    _, test, _ = next(run_all([(sorted(catchers), None)], 1)) if catchers else (None, None, 0)
+    if test:
+        sys.exit(f"{test} fails without any edit: it catches nothing")
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
     return 1 if survivors else 0
 
 

@@ -5,6 +5,7 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from cam2seg.data import files as files_module
 from cam2seg.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from cam2seg.runs.progress import Console, silent
+from cam2seg.runs.signals import Stopped
 from cam2seg.training import fit as fit_module
 from cam2seg.training.batches import Batches, to_input
 from cam2seg.training.cross_validation import Plan, Recipe, cross_validate
@@ -381,6 +383,24 @@ def test_resumed_run_ends_with_the_same_bytes_as_an_unbroken_one(tmp_path, worke
     assert a == b
     assert files(whole) == files(broken)
     assert timeless(whole) == timeless(broken)
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_with_its_next_step(tmp_path):
+    """After the first of two steps: no image twice, and the same draws, losses and bytes."""
+    def stop(event, **facts):
+        if facts.get("what") == "epoch 2/3":
+            raise Stopped(signal.SIGTERM)
+
+    toy_fit(tmp_path / "whole", 3)
+    with pytest.raises(Stopped):
+        toy_fit(tmp_path / "part", 3, report=stop)
+    assert load_checkpoint(tmp_path / "part/last.pt")["partial_epoch"][0]["sizes"] == [3]
+    told = []
+    toy_fit(tmp_path / "part", 3, resume=True,
+            report=lambda event, **facts: told.append((facts.get("what"), facts.get("done"))))
+    assert [done for what, done in told if what == "epoch 2/3"] == [4]
+    assert timeless(tmp_path / "part") == timeless(tmp_path / "whole")
+    assert files(tmp_path / "part") == files(tmp_path / "whole")
 
 
 def test_same_seed_gives_the_same_bytes_and_epochs_differ(tmp_path):
