@@ -1,15 +1,19 @@
 """Turn class labels into pseudo-masks (paper's section V, Table 2).
 
-The masks come from a classifier's activation maps, or from the contrast within each image.
+The masks come from a classifier's activation maps, from the contrast within each image, or from
+both.
 
     python make_masks.py --data data/demo --cls runs/cls --out runs/masks
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
     python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
+    python make_masks.py --images photos --labels labels.csv --cls runs/cls --method auto
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
 hold true masks, the masks are scored, and --search finds the three parameters. --method contrast
-needs labels and no classifier; it also writes ignore.csv for train_seg.py --ignore.
+needs labels and no classifier. --method auto lets the labels choose for each class between contrast,
+the classifier's map and their product; without labels it takes the classes that reach --confidence.
+Both also write ignore.csv for train_seg.py --ignore.
 """
 
 import argparse
@@ -19,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cam2seg import metrics
+from cam2seg import cam, metrics
 from cam2seg.data import csv_files, folds, image_folder, labels, stored_maps
 from cam2seg.data.errors import DataError
 from cam2seg.report import mask_report
@@ -30,7 +34,7 @@ from cam2seg.runs.progress import Console, Progress
 
 FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
              "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
-METHODS = (*FROM_MAPS, "contrast")
+METHODS = (*FROM_MAPS, "contrast", "auto")
 
 
 def get_args(argv=None):
@@ -40,7 +44,8 @@ def get_args(argv=None):
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS, default="gradcam++",
                    help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
-                   "within each image, without a classifier, [C-1] to [C-13]")
+                   "within each image, without a classifier, [C-1] to [C-13]; auto: contrast, map or "
+                   "both, as the labels choose for each class, [C-18] to [C-23]")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -98,10 +103,8 @@ def main(args):
     folder.check_flags(args)
     report = Console()
     work = load_images(args, report)
-    if args.method == "contrast":
-        results, rles, ignored = masks_from_contrast(args, work, report)
-    else:
-        results, rles, ignored = masks_from_maps(args, work, report)
+    make = {"contrast": masks_from_contrast, "auto": masks_from_auto}
+    results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return
     write_metrics(args, work, results, rles)
@@ -150,23 +153,53 @@ def masks_from_contrast(args, work, report):
     folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.fold)
     if not processes.is_first():
         return [], {}, {}
-    image_dir, y = inputs.image_dir(args), work.labels.y.astype(bool)
-
-    def log_image(i):
-        return label_only.log_image(image_dir / work.names[i])
-
+    log_image, y = log_images(args, work), work.labels.y.astype(bool)
     model = label_only.fit(log_image, y, report)
+    rows = label_only.choice_rows(model, work.classes)
     print_table("Filter and sign that the labels choose, with T of [C-5], and the next best",
-                ["class", "first", "T", "second", "T"],
-                label_only.choice_rows(model, work.classes))
+                ["class", "first", "T", "second", "T"], rows)
     for name, chosen in zip(work.classes, model.filters, strict=True):
         if chosen is None:
             print(f"class {name}: no filter tells its images from the others, so --method contrast "
                   "makes no mask of it")
-    rles, ignored = label_only.make_masks(log_image, work.names, y, model, report)
+    made = label_only.make_masks(log_image, work.names, y, model, report)
+    return [write_label_masks(args, work, *made, rows)], *made
+
+
+def masks_from_auto(args, work, report):
+    """Write masks.csv and ignore.csv from images, labels and the classifier; see methods/auto.
+
+    Returns what masks_from_maps returns. True masks are used for nothing but the scores. Images
+    without labels have the classes that reach --confidence.
+    """
+    from cam2seg.training import auto_masks
+    maps, probs = load_or_make_maps(args, work, report)
+    if not processes.is_first():
+        return [], {}, {}
+    log_image = log_images(args, work)
+    y = probs >= args.confidence if work.labels is None else work.labels.y.astype(bool)
+
+    def maps_of(i):
+        return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
+
+    model = auto_masks.fit(log_image, maps_of, y, probs, report)
+    rows = auto_masks.choice_rows(model, work.classes)
+    print_table("What the labels choose for each class, [C-22]", auto_masks.COLUMNS, rows)
+    made = auto_masks.make_masks(log_image, maps_of, work.names, y, model, report)
+    return [write_label_masks(args, work, *made, rows)], *made
+
+
+def log_images(args, work):
+    """The function from a row number of `work` to the logarithm [C-1] of its image."""
+    from cam2seg.training import label_only
+    image_dir = inputs.image_dir(args)
+    return lambda i: label_only.log_image(image_dir / work.names[i])
+
+
+def write_label_masks(args, work, rles, ignored, choice):
+    """Write masks.csv and ignore.csv, and return what metrics.json says of the masks."""
     labels.write_masks(args.out / "ignore.csv", work.names, work.classes, ignored)
-    result = describe(args, "masks", work, rles)
-    return [{**result, "choice": label_only.choice_rows(model, work.classes)}], rles, ignored
+    return {**describe(args, "masks", work, rles), "choice": choice}
 
 
 def load_images(args, report):
@@ -180,6 +213,8 @@ def load_images(args, report):
         sizes = inputs.scan(inputs.image_dir(args), names, report)
     if (args.gate == "labels" or args.search or args.method == "contrast") and found is None:
         raise DataError("--gate labels, --search and --method contrast need --labels")
+    if args.search and args.method not in FROM_MAPS:
+        raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method == "contrast":
@@ -271,7 +306,7 @@ def write_metrics(args, work, results, rles):
     y = work.labels.y if work.labels is not None else None
     facts = mask_report.summarise(areas, parts, y, pixels)
     cell = None
-    if args.method != "contrast":
+    if args.method in FROM_MAPS:
         grid = stored_maps.read(args.out)[3].shape[2:]
         cell = float(np.median(pixels)) / (grid[0] * grid[1])
     folder.write_json(args.out / "metrics.json", {

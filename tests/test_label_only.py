@@ -172,19 +172,26 @@ def test_the_code_that_draws_masks_does_not_name_a_true_mask(module):
 
 
 def test_make_masks_hands_the_labels_alone_to_the_code_that_draws_masks():
-    """Everything that label_only gets from make_masks.py, and all that is taken of the labels."""
+    """All that label_only and auto_masks get from make_masks.py, and all that is taken of labels."""
     tree = ast.parse(Path(make_masks.__file__).read_text())
-    path, = (n for n in tree.body if getattr(n, "name", "") == "masks_from_contrast")
-    given = [ast.unparse(node) for node in ast.walk(path) if isinstance(node, ast.Call)
-             and ast.unparse(node.func).startswith("label_only.")]
-    assert sorted(set(given)) == [
+    paths = [n for n in tree.body if getattr(n, "name", "") in (
+        "masks_from_contrast", "masks_from_auto", "log_images")]
+    nodes = [node for path in paths for node in ast.walk(path)]
+    given = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
+             and ast.unparse(node.func).startswith(("label_only.", "auto_masks."))]
+    assert len(paths) == 3 and sorted(set(given)) == [
+        "auto_masks.choice_rows(model, work.classes)",
+        "auto_masks.fit(log_image, maps_of, y, probs, report)",
+        "auto_masks.make_masks(log_image, maps_of, work.names, y, model, report)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
         "label_only.make_masks(log_image, work.names, y, model, report)"]
-    taken = [ast.unparse(node) for node in ast.walk(path) if isinstance(node, ast.Attribute)
+    taken = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)
              and ast.unparse(node).startswith("work.labels")]
     assert set(taken) == {"work.labels", "work.labels.y", "work.labels.y.astype"}
-    assert "y = (inputs.image_dir(args), work.labels.y.astype(bool))" in ast.unparse(path)
+    assert "y = (log_images(args, work), work.labels.y.astype(bool))" in ast.unparse(paths[0])
+    assert "y = probs >= args.confidence if work.labels is None else work.labels.y.astype(bool)" \
+        in ast.unparse(paths[1])
 
 
 # The steps, each from the formulas

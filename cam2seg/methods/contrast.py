@@ -92,6 +92,28 @@ def respond(x: Tensor, kind: str, s: float, l: float, w: Tensor | None = None) -
     return blur(x, s) - (blur(x, l) if w is None else blur(w * x, l) / blur(w, l))
 
 
+def responses(x: Tensor) -> Tensor:
+    """The responses [C-3] of all filters to x (H, W), at every second row and column: (F, pixels).
+    """
+    x = x - x.mean()
+    blurred = {s: blur(x, s) for s in {*SMALL, *LARGE, *SPREAD}}  # each blur once, unlike respond
+    square = x * x
+    r = [blurred[s] - blurred[l] if kind == "dog" else
+         (blur(square, s) - blurred[s] ** 2).clamp(min=0).sqrt() for kind, s, l in FILTERS]
+    return torch.stack([a[::2, ::2].flatten() for a in r])
+
+
+def skew(v: Tensor) -> Tensor:
+    """The skewness m_3 / m_2^1.5 along the last axis of v, where m_k = mean of (v - mean v)^k.
+
+    It is 0 where v is constant.
+    """
+    d = v - v.mean(dim=-1, keepdim=True)
+    m2, m3 = (d**2).mean(dim=-1), (d**3).mean(dim=-1)
+    flat = m2 < ROUNDING**2
+    return torch.where(flat, 0.0, m3 / torch.where(flat, 1.0, m2) ** 1.5)
+
+
 def skewness(x: Tensor) -> np.ndarray:
     """The skewness of each filter's response to x (H, W), float32 (F,).    [C-4]
 
@@ -99,16 +121,7 @@ def skewness(x: Tensor) -> np.ndarray:
 
     Every second row and column is enough. It is 0 where the response is constant.
     """
-    x = x - x.mean()
-    blurred = {s: blur(x, s) for s in {*SMALL, *LARGE, *SPREAD}}  # each blur once, unlike respond
-    square = x * x
-    r = [blurred[s] - blurred[l] if kind == "dog" else
-         (blur(square, s) - blurred[s] ** 2).clamp(min=0).sqrt() for kind, s, l in FILTERS]
-    r = torch.stack([a[::2, ::2].flatten() for a in r])  # (F, pixels)
-    d = r - r.mean(dim=1, keepdim=True)
-    m2, m3 = (d**2).mean(dim=1), (d**3).mean(dim=1)
-    flat = m2 < ROUNDING**2
-    return torch.where(flat, 0.0, m3 / torch.where(flat, 1.0, m2) ** 1.5).numpy()
+    return skew(responses(x)).numpy()
 
 
 def choose(skew: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .. import cam, models
 from ..data import stored_maps
 from ..data.dataset import ImageSet
 from ..data.errors import DataError
+from ..methods import auto
 from ..runs import processes, restore
 from ..runs.exits import blaming
 from ..runs.folder import digests, fold_files, plain_flags, read_run
@@ -34,6 +36,7 @@ class MapOptions(NamedTuple):
     aug_smooth: bool = True
     smooth_image: bool = False
     amp: bool = False
+    two_sizes: bool = False  # the input has twice the trained size, [C-18]
 
 
 class Images(NamedTuple):
@@ -53,6 +56,13 @@ class Classifiers(NamedTuple):
     device: torch.device
 
 
+def map_options(args):
+    """The MapOptions of the flags: --method auto joins Grad-CAM++ maps at two sizes, [C-18]."""
+    joined = args.method == "auto"
+    return MapOptions("gradcam++" if joined else args.method, args.target_layer, args.aug_smooth,
+                      args.smooth_image, args.amp, joined)
+
+
 def load_classifiers(args, classes):
     """Classifiers of the run --cls. Raises DataError and CheckpointError where they do not fit."""
     with blaming("--device"):
@@ -64,7 +74,7 @@ def load_classifiers(args, classes):
         raise DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json says "
                         f"{classes}")
     nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
-    check_layer(args, next(iter(nets.values())), args.size or pre["size"], device)
+    check_layer(map_options(args), next(iter(nets.values())), args.size or pre["size"], device)
     return Classifiers(nets, pre, device)
 
 
@@ -93,7 +103,9 @@ def make_maps(args, images, classifiers, report):
         if processes.is_first():
             stored_maps.remove_leftovers(args.out)
         return load_maps(args, images)
-    size = args.size or classifiers.preprocess["size"]
+    options, size = map_options(args), args.size or classifiers.preprocess["size"]
+    if options.two_sizes:
+        size = [2 * side for side in size]
     pixels = ImageSet(image_dir(args), images.names, size,
                       np.zeros((len(images.names), 0), np.float32))
     store = stored_maps.MapStore(args.out, len(images.names), len(images.classes)) \
@@ -105,7 +117,7 @@ def make_maps(args, images, classifiers, report):
         members = list(classifiers.nets.values()) if k == -1 else [classifiers.nets[k]]
         rows_of_fold = np.flatnonzero(images.fold == k)
         for rows, batch in pending_batches(pixels, rows_of_fold, args, done):
-            found = _named(args, members, batch, classifiers, (images, rows)) if rows else None
+            found = _named(options, members, batch, classifiers, (images, rows)) if rows else None
             for part, made in processes.all_gather((rows, found)):
                 if store and part:
                     if store.maps is None:
@@ -159,18 +171,29 @@ def pending_batches(pixels, rows, args, done):
 def maps_of_batch(options, members, batch, classifiers):
     """Mean maps (B, C, h, w) of some networks, divided by their maxima, and mean probabilities.
 
-    options: MapOptions, or flags of the same names; members: the networks; batch: pixels uint8
-    (B, H, W, 3); classifiers: says how the input is prepared, and on which device. The map of each
-    network is divided by its maximum before the mean is taken, so that each network has the same
-    weight (DEV-19).
+    options: MapOptions; members: the networks; batch: pixels uint8 (B, H, W, 3); classifiers: says
+    how the input is prepared, and on which device. The map of each network is divided by its
+    maximum before the mean is taken, so that each network has the same weight (DEV-19).
     """
     pre, device = classifiers.preprocess, classifiers.device
     x = to_input(batch, device, pre["mean"], pre["std"])
     with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-        seen = [smoothed_maps(options, model, x, pre) for model in members]
+        maps_of = joined_maps if options.two_sizes else smoothed_maps
+        seen = [maps_of(options, model, x, pre) for model in members]
     maps = torch.stack([cam.normalize(m, "max") for m, _ in seen]).mean(dim=0)
     probs = torch.stack([y.float().sigmoid() for _, y in seen]).mean(dim=0)
     return cam.normalize(maps, "max").cpu(), probs.cpu()
+
+
+def joined_maps(options, model, x, preprocess):
+    """Maps (B, C, h, w) of two sizes of the input joined, and the logits (B, C) of the smaller.
+
+    x has twice the trained size. A pixel of the smaller input is the mean of four of x.  [C-18]
+    """
+    small, logits = smoothed_maps(options, model, F.avg_pool2d(x, 2), preprocess)
+    large, _ = smoothed_maps(options, model, x, preprocess)
+    small = cam.upscale(cam.normalize(small), large.shape[2:])
+    return auto.join_views(torch.stack([small, cam.normalize(large)])), logits
 
 
 def smoothed_maps(options, model, x, preprocess):

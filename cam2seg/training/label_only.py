@@ -37,19 +37,21 @@ def log_image(path: str | Path) -> Tensor:
     return contrast.logarithm(np.asarray(open_rgb(path).convert("L")))
 
 
-def fit(log_image: Callable[[int], Tensor], y: np.ndarray,
-        report: Callable = silent) -> ContrastModel:
+def fit(log_image: Callable[[int], Tensor], y: np.ndarray, report: Callable = silent,
+        skew: np.ndarray | None = None) -> ContrastModel:
     """Learn from images and their labels what make_masks needs.
 
     log_image(i) gives the logarithm [C-1] of image i, and y bool (N, C) are the labels. Each image
     is read once for its skewness, and those with one label once more for their thresholds. No image
-    is kept in memory.
+    is kept in memory. skew (N, F) is the skewness [C-4] of the images, where it is known already.
     """
-    clock, skew = Progress(len(y), "contrast: skewness", report), []
-    for i in range(len(y)):
-        skew.append(contrast.skewness(log_image(i)))
-        clock.add(1)
-    chosen, signs, scores = contrast.choose(np.stack(skew), y)
+    if skew is None:
+        clock, each = Progress(len(y), "contrast: skewness", report), []
+        for i in range(len(y)):
+            each.append(contrast.skewness(log_image(i)))
+            clock.add(1)
+        skew = np.stack(each)
+    chosen, signs, scores = contrast.choose(skew, y)
     filters = [contrast.FILTERS[f] if f >= 0 else None for f in chosen]
     otsu, gaussians = _thresholds_and_texture(log_image, y, filters, signs, report)
     return ContrastModel(filters, list(map(int, signs)), scores, otsu, gaussians)

@@ -1,0 +1,113 @@
+"""Masks from image-level labels by contrast, by the classifier's map, or by the product of both.
+
+The formulas [C-18] to [C-23] are this project's own and not the paper's; see AUDIT.md 2.6.
+
+The classifier says where a defect is, and contrast says what stands out. For each class the labels
+decide which of the two is needed. Contrast alone is taken where its skewness tells the images with
+the class from the others. The product of map and contrast is taken where only the skewness of the
+product does, and the map alone where neither does, as with large faint defects.
+
+Notation as in contrast.py: x the logarithm of an image (H, W), s and r the sign and response of a
+filter, N images, C classes, F filters, labels bool (N, C). A (C, H, W) are the maps of an image in
+[0, 1], and u (H, W) is a map or a product of map and contrast. AUC is the chance that a statistic
+is higher in an image with the class than in one of its negatives.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..metrics import roc_auc
+from .contrast import ENOUGH, FILTERS, otsu, responses, skew
+
+KNOWN = 0.5  # [C-22] part of what the classifier knows of a label that a simpler method must know
+PEAK = 0.3  # [C-23] threshold of a product as a part of its peak
+DOUBT = 0.5  # [C-23] share of the threshold from which a pixel is not surely background
+CHOICES = ("contrast", "product", "map")
+
+
+def join_views(maps: Tensor) -> Tensor:
+    """The geometric mean of V views of a map, (V, ...) in [0, 1] -> (...).    [C-18]
+
+    A = (A_1 A_2 ... A_V)^(1/V)
+
+    The views are maps of one image at several sizes of the network's input, on one grid. The coarse
+    one sees the class and the fine one the place. A pixel that one view denies stays low.
+    """
+    return maps.prod(dim=0) ** (1 / len(maps))
+
+
+def product_skewness(x: Tensor, A: np.ndarray) -> np.ndarray:
+    """Skewness of the product of maps A (C, H, W) with each filter's contrast, (C, F, 2).    [C-19]
+
+    skew = m_3 / m_2^1.5 of p = A_c max(s r - median(s r), 0),  m_k = mean of (p - mean p)^k
+
+    The last axis is the sign s, + first. Every second row and column is enough. The skewness is 0
+    where the product is constant. It is large where a small part of what the map covers stands out,
+    and near that of the map itself where all of it does.
+    """
+    r = responses(x)  # (F, pixels)
+    A = torch.as_tensor(np.asarray(A, np.float32))[:, ::2, ::2].flatten(1)  # (C, pixels)
+    out = np.zeros((len(A), len(FILTERS), 2), np.float32)
+    for k, sign in enumerate((1, -1)):
+        v = (sign * r - (sign * r).median(dim=1, keepdim=True).values).clamp(min=0)
+        for c in range(len(A)):
+            out[c, :, k] = skew(A[c] * v).numpy()
+    return out
+
+
+def negatives(labels: np.ndarray) -> np.ndarray:
+    """The images that each class is told from, bool (N, C), by labels (N, C).    [C-20]
+
+    They are the clean images. Where fewer than 10 images are clean, they are those without the
+    class.
+    """
+    clean = ~labels.any(axis=1)
+    return np.repeat(clean[:, None], labels.shape[1], axis=1) if clean.sum() >= ENOUGH else ~labels
+
+
+def tell(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """AUC of statistics less its standard error, p (n, ...) and q (m, ...) -> (...).    [C-21]
+
+    tell = AUC(p above q) - sqrt((n + m + 1) / (12 n m)), and 0 where n or m is 0
+
+    p are the values in the images with the class, q those in its negatives. The standard error is
+    that of two groups drawn alike (Mann and Whitney 1947): few images prove little.
+    """
+    n, m = len(p), len(q)
+    if not (n and m):
+        return np.zeros(p.shape[1:])
+    positive = np.arange(n + m) < n
+    both = np.concatenate([p, q]).reshape(n + m, -1)
+    auc = np.array([roc_auc(positive, values) for values in both.T])
+    return auc.reshape(p.shape[1:]) - np.sqrt((n + m + 1) / (12 * n * m))
+
+
+def need(classifier: float) -> float:
+    """What contrast or product must tell of a class: half of what the classifier tells.    [C-22]
+
+    need = 1/2 + max(AUC_classifier - 1/2, 0) / 2
+    """
+    return 0.5 + KNOWN * max(classifier - 0.5, 0.0)
+
+
+def decide(contrast: float, product: float, classifier: float) -> str:
+    """The method of one class: the first of contrast, product and map that is enough.    [C-22]
+
+    contrast and product are tells of [C-21], and are enough where they reach need(classifier), an
+    AUC. The map is enough where neither is.
+    """
+    least = need(classifier)
+    return CHOICES[0] if contrast >= least else CHOICES[1] if product >= least else CHOICES[2]
+
+
+def mask_of(u: np.ndarray, choice: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mask, and pixels in doubt, both bool (H, W), of a product or a map u (H, W).    [C-23]
+
+    mask = [u > t],  doubt = [t/2 < u <= t],  t = 0.3 max u for a product, Otsu's [C-7] for a map
+
+    Both are empty where u is 0 in the whole image. A trainer leaves the pixels in doubt out of its
+    loss.
+    """
+    t = PEAK * u.max() if choice == "product" else otsu(u)
+    return u > t, (u > DOUBT * t) & (u <= t)

@@ -1,0 +1,365 @@
+"""Masks by contrast, map or product: the formulas against loops, and which method labels choose."""
+
+import ast
+import json
+import re
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import call, contents
+from test_label_only import FAST, TRUTH, names_in, present_dice, write_set
+
+from cam2seg import cam
+from cam2seg.data.csv_files import write_csv
+from cam2seg.data.labels import read_labels
+from cam2seg.data.stored_maps import read
+from cam2seg.demo import toys
+from cam2seg.masks import rle_decode, rle_encode
+from cam2seg.methods import auto, contrast
+from cam2seg.training import auto_masks, held_out_maps
+
+# The formulas
+
+
+def blurred(x, s):
+    """G_s * x in float64 by loops over the rows and columns of both kernels."""
+    if s == 0:
+        return x.copy()
+    if s == np.inf:
+        return np.full(x.shape, x.mean())
+    out = x
+    for axis in (0, 1):
+        n = x.shape[axis]
+        K = np.array([[np.exp(-(i - k) ** 2 / (2 * s * s)) for k in range(n)] for i in range(n)])
+        K = K / K.sum(axis=1, keepdims=True)
+        out = K @ out if axis == 0 else out @ K.T
+    return out
+
+
+def literal_skewness(x, a, filter, sign):
+    """[C-19] for one map, filter and sign, one pixel after the other."""
+    kind, s, l = filter
+    r = blurred(x, s) - blurred(x, l) if kind == "dog" else \
+        np.sqrt(np.maximum(blurred(x * x, s) - blurred(x, s) ** 2, 0))
+    r, a = (sign * r)[::2, ::2].ravel().tolist(), a[::2, ::2].ravel().tolist()
+    middle = sorted(r)[(len(r) - 1) // 2]
+    p = [w * max(v - middle, 0.0) for w, v in zip(a, r, strict=True)]
+    mean = sum(p) / len(p)
+    m2 = sum((v - mean) ** 2 for v in p) / len(p)
+    m3 = sum((v - mean) ** 3 for v in p) / len(p)
+    return m3 / m2**1.5
+
+
+def test_skewness_of_the_product_equals_literal_loops():
+    rng = np.random.default_rng(0)
+    x, A = rng.normal(-1, 0.3, (21, 30)), rng.random((2, 21, 30))
+    found = auto.product_skewness(torch.tensor(x, dtype=torch.float32), A)
+    assert found.shape == (2, len(contrast.FILTERS), 2)
+    for c, (f, filter), (k, sign) in [
+            (c, pair, side) for c in range(2) for pair in enumerate(contrast.FILTERS)
+            for side in enumerate((1, -1))]:
+        wanted = literal_skewness(x, A[c], filter, sign)
+        assert found[c, f, k] == pytest.approx(wanted, rel=2e-3, abs=2e-3), (filter, sign)
+
+
+def test_skewness_of_a_product_with_one_odd_pixel_in_closed_form():
+    """p is 1 in one of n pixels: mean 1/n, so that skew = (n - 2) / sqrt(n - 1)."""
+    x, A = torch.zeros(20, 20), np.zeros((1, 20, 20))
+    x[4, 6] = x[10, 10] = 1.0
+    A[0, 4, 6] = 1.0  # the map denies the second pixel
+    found = auto.product_skewness(x, A)[0, contrast.FILTERS.index(("dog", 0, np.inf))]
+    assert found[0] == pytest.approx(98 / sqrt(99), rel=1e-5)
+    assert found[1] == 0  # nothing is darker than the median, so that the product is constant
+
+
+def test_flat_images_and_empty_maps_have_no_skewness():
+    assert not auto.product_skewness(torch.full((16, 16), -0.7), np.ones((2, 16, 16))).any()
+    assert not auto.product_skewness(torch.randn(16, 16), np.zeros((2, 16, 16))).any()
+
+
+def test_the_join_of_views_is_their_geometric_mean():
+    maps = np.random.default_rng(0).random((3, 2, 4, 5))
+    found = auto.join_views(torch.tensor(maps)).numpy()
+    for at in np.ndindex(2, 4, 5):
+        wanted = (maps[0][at] * maps[1][at] * maps[2][at]) ** (1 / 3)
+        assert found[at] == pytest.approx(wanted, rel=1e-12)
+    assert auto.join_views(torch.tensor([0.25, 1.0])) == 0.5
+    assert auto.join_views(torch.tensor([0.0, 1.0])) == 0  # what one view denies
+
+
+def test_tell_is_the_area_under_the_curve_less_its_standard_error():
+    rng = np.random.default_rng(0)
+    p, q = rng.integers(0, 6, (7, 2, 3)) / 4 + 0.5, rng.integers(0, 6, (9, 2, 3)) / 4
+    found = auto.tell(p, q)
+    for at in np.ndindex(2, 3):
+        won = sum((a[at] > b[at]) + 0.5 * (a[at] == b[at]) for a in p for b in q)
+        assert found[at] == pytest.approx(won / 63 - sqrt(17 / (12 * 63)), abs=1e-12)
+    assert auto.tell(np.ones(4), np.zeros(9)) == pytest.approx(1 - sqrt(14 / 432))
+    assert not auto.tell(np.ones((0, 5)), np.zeros((9, 5))).any()
+    assert not auto.tell(np.ones((9, 5)), np.zeros((0, 5))).any()
+
+
+def test_negatives_are_clean_images_where_ten_are():
+    labels = np.array([[1, 0]] * 3 + [[1, 1]] + [[0, 1]] * 2 + [[0, 0]] * 9, bool)
+    assert (auto.negatives(labels) == ~labels).all()
+    labels = np.concatenate([labels, np.zeros((1, 2), bool)])
+    assert (auto.negatives(labels) == (labels.sum(axis=1) == 0)[:, None]).all()
+
+
+@pytest.mark.parametrize(("alone", "product", "classifier", "wanted"), [
+    (0.75, 0.99, 1.0, "contrast"), (0.7499, 0.75, 1.0, "product"), (0.7499, 0.7499, 1.0, "map"),
+    (0.6, 0.7, 0.7, "contrast"), (0.59, 0.61, 0.7, "product"), (0.4, 0.49, 0.4, "map"),
+    (0.5, 0.9, 0.3, "contrast"),
+    # The tiles, AUDIT.md 2.6
+    (0.510, 0.817, 0.937, "product"), (0.540, 0.628, 0.906, "map"),
+    (0.583, 0.756, 0.920, "product"), (0.520, 0.640, 0.950, "map"),
+    (0.513, 0.618, 0.974, "map")])
+def test_the_first_method_that_knows_half_of_what_the_classifier_knows(alone, product, classifier,
+                                                                       wanted):
+    assert auto.decide(alone, product, classifier) == wanted
+
+
+def test_mask_and_doubt_of_a_product_and_of_a_map_by_hand():
+    u = np.array([[10.0, 3.01, 3.0, 1.51, 1.5, 0.0]])  # t = 3
+    mask, doubt = auto.mask_of(u, "product")
+    assert mask.tolist() == [[True, True, False, False, False, False]]
+    assert doubt.tolist() == [[False, False, True, True, False, False]]
+    u = np.random.default_rng(0).random((9, 9)) ** 3
+    t = contrast.otsu(u)
+    mask, doubt = auto.mask_of(u, "map")
+    for at in np.ndindex(u.shape):
+        assert mask[at] == (u[at] > t) and doubt[at] == (t / 2 < u[at] <= t)
+    for choice in ("product", "map"):
+        assert not np.any(auto.mask_of(np.zeros((3, 3)), choice))
+
+
+@pytest.mark.parametrize("module", [auto, auto_masks], ids=lambda m: m.__name__)
+def test_the_code_that_chooses_does_not_name_a_true_mask(module):
+    assert not TRUTH & set(names_in(ast.parse(Path(module.__file__).read_text())))
+
+
+# What labels choose, on maps made by hand
+
+
+SIDE = 64
+
+
+def disc(rng, radius):
+    """A soft disc (SIDE, SIDE) in 0..1 at a random place, as a classifier's map may look."""
+    at = rng.uniform(radius, SIDE - radius, 2)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    return np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / radius**2), at.round().astype(int)
+
+
+def draw_spots(count):
+    """Noise with strong dark marks in every image, and in half of them one spot within the map:
+    images (count, H, W) uint8, maps (count, 1, H, W), y (count, 1), true masks (count, H, W)."""
+    rng = np.random.default_rng(0)
+    images, maps = np.zeros((count, SIDE, SIDE), np.uint8), np.zeros((count, 1, SIDE, SIDE))
+    y, truth = np.arange(count)[:, None] % 2 == 0, np.zeros((count, SIDE, SIDE), bool)
+    for i in range(count):
+        maps[i, 0], (row, column) = disc(rng, 12)
+        grey = rng.normal(128, 4, (SIDE, SIDE))
+        for r, c in rng.integers(4, SIDE - 4, (40, 2)):
+            if maps[i, 0, r, c] < 0.2:
+                grey[r - 2:r + 2, c - 2:c + 2] -= 60
+        if y[i]:
+            truth[i, max(row - 3, 0):row + 3, max(column - 3, 0):column + 3] = True
+            grey[truth[i]] -= 40
+        images[i] = grey.clip(0, 255)
+    return images, maps, y, truth
+
+
+def draw_texture(count):
+    """toys.texture with maps that show its patch, and a disc elsewhere where there is none."""
+    images, maps, truth = [], np.zeros((count, 2, SIDE, SIDE)), np.zeros((count, 2, SIDE, SIDE))
+    for i in range(count):
+        rng = np.random.default_rng((5, i))
+        image, truth[i] = toys.texture(rng)
+        images.append(image)
+        for c in range(2):
+            maps[i, c] = disc(rng, 14)[0]
+            if truth[i, c].any():
+                soft = contrast.blur(torch.tensor(truth[i, c], dtype=torch.float32), 4).numpy()
+                maps[i, c] = soft / soft.max()
+    truth = truth.astype(bool)
+    return np.array(images), maps, truth.any(axis=(2, 3)), truth
+
+
+def fitted(images, maps, y):
+    """The AutoModel of images whose classifier is right but for one pair of each class, and what
+    masks_of_image takes of each image."""
+    probs = np.where(y, 0.9, 0.1)
+    probs[0] = 1 - probs[0]
+    return auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs)
+
+
+def mean_dice(images, maps, y, truth, model):
+    found = []
+    for i in np.flatnonzero(y.any(axis=1)):
+        masks, _ = auto_masks.masks_of_image(contrast.logarithm(images[i]), maps[i], y[i], model)
+        for c in np.flatnonzero(y[i]):
+            true = truth[i] if truth.ndim == 3 else truth[i, c]
+            found.append(2 * (masks[c] & true).sum() / (masks[c].sum() + true.sum()))
+    return np.mean(found)
+
+
+def test_the_map_is_chosen_where_only_the_classifier_sees_the_texture():
+    images, maps, y, truth = draw_texture(60)
+    model = fitted(images, maps, y)
+    assert model.choices == ["map", "map"]
+    assert mean_dice(images, maps, y, truth, model) > 0.7
+    alone = model._replace(choices=["contrast", "contrast"])
+    assert mean_dice(images, maps, y, truth, alone) < 0.3
+
+
+def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
+    images, maps, y, truth = draw_spots(40)
+    model = fitted(images, maps, y)
+    assert model.choices == ["product"] and model.filters[0][1] == -1
+    found = {c: mean_dice(images, maps, y, truth, model._replace(choices=[c]))
+             for c in auto.CHOICES}
+    assert found["product"] > 0.55 > 2 * max(found["contrast"], found["map"])
+
+
+def test_each_class_has_its_own_method_and_a_label_without_a_mask_leaves_the_image_out():
+    images, maps, y, _ = draw_spots(40)
+    maps = np.concatenate([maps, np.zeros_like(maps), maps], axis=1)
+    model = fitted(images, maps, np.repeat(y, 3, axis=1))
+    model = model._replace(choices=["product", "map", "contrast"])
+    x, labels = contrast.logarithm(images[0]), np.array([True, True, False])
+    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, model)
+    u = maps[0, 0] * contrast.evidence(x, *model.filters[0])
+    assert (masks[0] == (u > 0.3 * u.max())).all() and masks[0].any()
+    assert not masks[1].any() and ignored[1].all()  # a map of zeros gives no mask
+    assert not masks[2].any() and not ignored[2].any()  # no label
+    assert not (masks & ignored).any()
+    masks, ignored = auto_masks.masks_of_image(x, maps[0], np.array([False, False, True]), model)
+    alone, doubt = auto_masks.label_only.masks_of_image(x, np.array([False, False, True]),
+                                                        model.contrast)
+    assert (masks == alone).all() and (ignored[2] == doubt).all() and masks[2].any()
+
+
+def test_a_class_of_all_images_or_of_none_is_left_to_the_map():
+    images, maps, y, _ = draw_spots(12)
+    for labels in (np.ones_like(y), np.zeros_like(y)):
+        model = fitted(images, maps, labels)
+        assert model.choices == ["map"] and model.classifier == [None]
+
+
+def test_maps_at_two_sizes_are_joined():
+    """The smaller input is the mean of four pixels, and its logits are those of the result."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU(),
+                              torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                              torch.nn.Linear(4, 2)).eval()
+    options = held_out_maps.MapOptions("gradcam++", "1", aug_smooth=False, two_sizes=True)
+    x = torch.randn(2, 3, 16, 12)
+    maps, logits = held_out_maps.joined_maps(options, net, x, {})
+    half = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    small, wanted = cam.class_maps(net, half, "1")
+    large, _ = cam.class_maps(net, x, "1")
+    assert torch.allclose(logits, wanted, atol=1e-6) and maps.shape == (2, 2, 8, 6)
+    joined = (cam.image_maps(small, (8, 6)) * cam.normalize(large)).sqrt()
+    assert torch.allclose(maps, joined, atol=1e-5)
+
+
+# Through the script
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """Images whose ground tells the label, and a classifier of one epoch; no truth on the disk."""
+    folder = tmp_path_factory.mktemp("ground_auto")
+    truth = write_set(folder, toys.ground, 40)
+    assert call("train_cls", *flags_of(folder), "--out", folder / "cls", "--folds", 2, "--epochs",
+                1, "--swa", 1, *FAST) == 0
+    return folder, truth
+
+
+def flags_of(folder):
+    return ("--images", folder / "train_images", "--labels", folder / "labels.csv")
+
+
+def make(folder, out, *more):
+    """make_masks.py --method auto. --labels in `more` wins over that of the set."""
+    return ("make_masks", *flags_of(folder), "--cls", folder / "cls", "--out", out, "--method",
+            "auto", "--target-layer", "features.5", "--no-aug-smooth", "--batch-size", 10,
+            "--workers", 0, "--device", "cpu", *more)
+
+
+@pytest.fixture(scope="module")
+def auto_run(ground, tmp_path_factory):
+    folder, _ = ground
+    out = tmp_path_factory.mktemp("auto") / "masks"
+    assert call(*make(folder, out)) == 0
+    return out
+
+
+def test_contrast_is_chosen_where_the_ground_tells_the_label(ground, auto_run):
+    folder, truth = ground
+    result = json.loads((auto_run / "metrics.json").read_text())["table2"][0]
+    assert [(row[0], row[-1]) for row in result["choice"]] == [("a", "contrast"), ("b", "contrast")]
+    assert len(result["choice"][0]) == len(auto_masks.COLUMNS)
+    assert present_dice(folder, truth, auto_run / "masks.csv") > 0.7
+
+
+def test_the_masks_are_those_of_contrast_and_the_maps_are_of_twice_the_size(ground, auto_run,
+                                                                            tmp_path):
+    folder, _ = ground
+    assert call("make_masks", *flags_of(folder), "--out", tmp_path / "out", "--method", "contrast",
+                "--cls", folder / "none") == 0
+    for name in ("masks.csv", "ignore.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (auto_run / name).read_bytes()
+    assert read(auto_run)[3].shape == (40, 2, 4, 4)  # 1/16 of 64, twice the trained 32
+
+
+def test_scores_are_all_that_a_true_mask_changes(ground, auto_run, tmp_path):
+    """The same bytes of masks, ignored pixels, maps and choice, whatever the true masks are."""
+    folder, truth = ground
+    rng, scores = np.random.default_rng(0), []
+    for name in ("true", "wrong"):
+        rows = [(n, "ab"[c], rle if name == "true" else rle_encode(rng.random((64, 64)) > 0.5))
+                for (n, c), rle in sorted(truth.items())]
+        write_csv(tmp_path / f"{name}.csv", ("ImageId", "ClassId", "EncodedPixels"), rows)
+        out = tmp_path / name
+        assert call(*make(folder, out, "--labels", tmp_path / f"{name}.csv")) == 0
+        for file in ("masks.csv", "ignore.csv", "maps.npy"):
+            assert (out / file).read_bytes() == (auto_run / file).read_bytes()
+        scores.append(json.loads((out / "metrics.json").read_text())["table2"][0])
+    assert scores[0]["choice"] == scores[1]["choice"] and scores[0] != scores[1]
+
+
+def test_a_resumed_run_and_reused_maps_give_the_same_bytes(ground, auto_run, tmp_path):
+    folder, _ = ground
+    before = contents(auto_run)
+    (auto_run / "masks.csv").unlink()  # as if the run had been stopped after the maps
+    assert call(*make(folder, auto_run, "--resume")) == 0
+    assert call(*make(folder, auto_run, "--reuse-maps")) == 0
+    after = contents(auto_run)
+    assert before.keys() == after.keys()
+    for name in before.keys() - {"args.json", "metrics.json"}:
+        assert before[name] == after[name], name
+
+
+def test_images_without_labels_have_the_classes_that_reach_the_confidence(ground, tmp_path):
+    folder, _ = ground
+    flags = ["make_masks", "--images", folder / "train_images",
+             *make(folder, tmp_path / "new", "--confidence", 0.5)[5:]]
+    assert call(*flags) == 0
+    probs = read(tmp_path / "new")[2]
+    left_out, made = (read_labels(tmp_path / "new" / f"{n}.csv") for n in ("ignore", "masks"))
+    for i, name in enumerate(made.names):
+        for c in range(2):
+            full = rle_decode(left_out.rles.get((name, c), ""), (64, 64)).all()
+            drawn = bool(made.rles.get((name, c)))
+            assert (drawn or full) == (probs[i, c] >= 0.5)
+
+
+def test_auto_has_no_parameters_to_search(ground, refused, tmp_path):
+    folder, _ = ground
+    assert re.search("no parameters", refused(*make(folder, tmp_path / "out", "--search",
+                                                    "labels")))
