@@ -6,7 +6,7 @@ both.
     python make_masks.py --data data/demo --cls runs/cls --out runs/masks
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
     python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
-    python make_masks.py --images photos --labels labels.csv --cls runs/cls --method auto
+    python make_masks.py --images photos --labels labels.csv --method auto --out runs/masks
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they

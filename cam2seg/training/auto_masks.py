@@ -112,17 +112,17 @@ def make_masks(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.n
     log_image, maps_of and y are those of fit. Both results are {(name, class index): run lengths}.
     The masks have an entry for every label, and the ignored pixels where there are any.
     """
-    rles, ignored = {}, {}
+    made, ignored = {}, {}
     clock = Progress(len(names), "auto: masks", report)
     for i, name in enumerate(names):
         if y[i].any():
             drawn, left_out = masks_of_image(log_image(i), maps_of(i), y[i], model)
             for c in np.flatnonzero(y[i]).tolist():
-                rles[name, c] = rle_encode(drawn[c])
+                made[name, c] = rle_encode(drawn[c])
                 if left_out[c].any():
                     ignored[name, c] = rle_encode(left_out[c])
         clock.add(1)
-    return rles, ignored
+    return made, ignored
 
 
 def choice_rows(model: AutoModel, classes: list) -> list:
