@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cam2seg import cam, metrics
+from cam2seg import metrics
 from cam2seg.data import csv_files, folds, image_folder, labels, stored_maps
 from cam2seg.data.errors import DataError
 from cam2seg.report import mask_report
@@ -172,6 +172,7 @@ def masks_from_auto(args, work, report):
     Returns what masks_from_maps returns. True masks are used for nothing but the scores. Images
     without labels have the classes that reach --confidence.
     """
+    from cam2seg import cam
     from cam2seg.training import auto_masks
     maps, probs = load_or_make_maps(args, work, report)
     if not processes.is_first():
