@@ -91,11 +91,13 @@ def drawn(made, threshold_of):
 def test_true_masks_change_no_byte_of_masks_csv(made, gate):
     """Nor of what --search labels chooses."""
     by_area = {(n, c): "1 3" if Y[i, c] else "1 1" for i, n in enumerate(NAMES) for c in range(2)}
-    written, truths = [], (None, drawn(made, lambda k: 0.6), by_area)
+    written, chosen, truths = [], [], (None, drawn(made, lambda k: 0.6), by_area)
     for rles, search in [(rles, ["labels"]) for rles in truths] + [(truths[1], [])]:
-        made(Y, rles, "--gate", gate, "--search", *search)
+        results = made(Y, rles, "--gate", gate, "--search", *search)
         written.append([(made.out / f"{n}.csv").read_bytes() for n in ("masks", "masks_labels")])
+        chosen += [results[1]["parameters"]] if search else []
     assert all(files == written[0] for files in written)
+    assert all(parameters == chosen[0] for parameters in chosen)
 
 
 def test_a_fold_is_masked_with_the_parameters_that_the_other_fold_chose(made):
@@ -107,6 +109,20 @@ def test_a_fold_is_masked_with_the_parameters_that_the_other_fold_chose(made):
     found = read_labels(made.out / "masks_crossfit.csv").rles
     expected = drawn(made, lambda k: 0.7 if k else 0.3)
     assert {k: v for k, v in found.items() if v} == {k: v for k, v in expected.items() if v}
+
+
+@pytest.mark.parametrize("loss", ["bce", "dice", "bce+dice"])
+def test_what_a_unet_says_of_ignored_pixels_costs_nothing(loss):
+    work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, {(NAMES[0], 0): "1 1"},
+                          None, {}, FOLD)
+    args = train_seg.get_args(["--weights", "none", "--loss", loss])
+    recipe = train_seg.unet_recipe(args, work, (8, 8))
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.choice([0, 1, 255], (2, 2, 8, 8)).astype(np.uint8))
+    logits, others = (torch.from_numpy(rng.normal(size=target.shape)) for _ in range(2))
+    inside, outside = (torch.where(part, others, logits) for part in (target == 255, target < 255))
+    assert recipe.loss(inside, target) == recipe.loss(logits, target)
+    assert recipe.loss(outside, target) != recipe.loss(logits, target)
 
 
 # Held-out images
