@@ -313,7 +313,8 @@ def write_metrics(args, work, results, rles):
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,
         "masks": facts})
-    mask_report.print_summary(f"{args.out}/masks.csv: {len(work.names)} images", work.classes, facts)
+    mask_report.print_summary(f"{args.out}/masks.csv: {len(work.names)} images", work.classes,
+                              facts)
     for line in mask_report.advice(work.classes, facts, cell, label_auc(args, work)):
         print(line)
 

@@ -48,7 +48,8 @@ def get_args(argv=None):
     p.add_argument("--mask-cut", type=flags.fraction_or_centre, default=0.5,
                    help="a pixel of a resized training mask is defect where at least this part of "
                         "its area is; or centre: where its centre is, DEV-33")
-    p.add_argument("--threshold", type=flags.fraction, default=0.2, help="least probability, [P] VI")
+    p.add_argument("--threshold", type=flags.fraction, default=0.2,
+                   help="least probability, [P] VI")
     p.add_argument("--min-seg-len", type=flags.natural, default=0,
                    help="least area of a mask in pixels, [P] VI, DEV-13")
     p.add_argument("--gate", type=Path, metavar="CSV",

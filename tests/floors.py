@@ -1,4 +1,5 @@
-"""What is wrong with the floors of a tree: who imports whom, how long functions and files are.
+"""What is wrong with the floors of a tree: who imports whom, how long functions and files are, and
+which public functions lack annotations.
 
 test_floors.py runs it over this project and over small wrong trees.
 """
@@ -28,6 +29,8 @@ def complaints(root):
             names = imports(tree, path.relative_to(root).with_suffix("").parts[:-1])
             out += [f"{where}: {said}" for said in _wrong_imports(path, package, names)]
             out += [f"{where}: {said}" for said in _too_long(tree)]
+            if package in path.parents:
+                out += [f"{where}: {said}" for said in _without_annotation(tree)]
             lines = len(source.splitlines())
             longest = LONGER.get(where, LONGEST_FILE)
             if package in path.parents and lines > longest:
@@ -91,12 +94,27 @@ def _too_long(tree):
             lines = node.end_lineno - node.lineno + 1
             if lines > LONGEST_FUNCTION and node.name != "get_args":
                 yield f"{node.name} has {lines} lines, expected {LONGEST_FUNCTION} or less"
-            a = node.args
-            given = [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg)
-                     if p]
+            given = [p.arg for p in _parameters(node)]
             count = len(given) - (given[:1] == ["self"])
             if count > MOST_PARAMETERS:
                 yield f"{node.name} has {count} parameters, expected {MOST_PARAMETERS} or less"
+
+
+def _parameters(function):
+    a = function.args
+    return [p for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if p]
+
+
+def _without_annotation(tree):
+    """The public functions of a module and methods of its classes that lack an annotation."""
+    bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+    for node in (node for body in bodies for node in body):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name[0] != "_":
+            lacking = [p.arg for p in _parameters(node)
+                       if p.annotation is None and p.arg not in ("self", "cls")]
+            lacking += [] if node.returns else ["its return value"]
+            if lacking:
+                yield f"{node.name} has no annotation of {', '.join(lacking)}"
 
 
 def _wrong_docstring(path):

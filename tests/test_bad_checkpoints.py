@@ -181,7 +181,8 @@ def test_train_seg_resumed(shapes, runs, tmp_path, refused, name, more, spoil, s
     (changed(epochs_done=-1), "-1 epochs done, expected 0 to"),
     (changed(epochs_done=99), "99 epochs done, expected 0 to"),
     (changed(partial_epoch=3), "partial_epoch without losses, sizes and rng of each process"),
-    (changed(partial_epoch=[{"losses": 3, "sizes": [1], "rng": 0}]), "partial_epoch without losses, sizes and"),
+    (changed(partial_epoch=[{"losses": 3, "sizes": [1], "rng": 0}]),
+     "partial_epoch without losses, sizes and"),
     (changed(optimizer={"state": {}}), "does not fit this run ("),
     (inside("optimizer", param_groups=[]), "does not fit this run ("),
 ])

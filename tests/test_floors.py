@@ -30,7 +30,7 @@ def test_help_is_shown_without_torch(script):
 DOC = '"""Things of this kind.\n\nWhat is of another kind does not belong here.\n"""\n'
 RIGHT = {
     "train_cls.py": "from cam2seg.training import fit\nfrom cam2seg.report import tables\n",
-    "cam2seg/__init__.py": "class Error(ValueError):\n    pass\ndef load():\n"
+    "cam2seg/__init__.py": "class Error(ValueError):\n    pass\ndef load() -> None:\n"
                            "    from .training import fit\n",
     "cam2seg/cam.py": "import math\nimport numpy as np\nimport torch.nn.functional as F\n",
     "cam2seg/masks.py": "import numpy\n",
@@ -67,7 +67,7 @@ def lines(n):
     ("cam2seg/cam.py", "import PIL\n", "top floor imports PIL"),
     ("cam2seg/cam.py", "import torchvision\n", "top floor imports torchvision"),
     ("cam2seg/cam.py", "from . import models\n", "top floor imports cam2seg.models"),
-    ("cam2seg/cam.py", "def f():\n    from .data.files import a\n",
+    ("cam2seg/cam.py", "def f() -> None:\n    from .data.files import a\n",
      "top floor imports cam2seg.data.files.a"),
     ("cam2seg/data/files.py", "from ..runs import flags\n", "data imports cam2seg.runs.flags"),
     ("cam2seg/data/files.py", "from .. import load\n", "data imports cam2seg.load"),
@@ -90,14 +90,27 @@ def lines(n):
     ("cam2seg/runs/__init__.py", '"""Formulas do not belong here."""\n',
      "does not say what belongs there"),
     ("cam2seg/other/a.py", "", "other: no __init__.py"),
-    ("cam2seg/runs/flags.py", f"def f():\n{lines(50)}\n", "f has 51 lines"),
+    ("cam2seg/runs/flags.py", f"def f() -> None:\n{lines(50)}\n", "f has 51 lines"),
     ("train_cls.py", "class A:\n    def f():\n" + "        x = 1\n" * 50, "f has 51 lines"),
     ("train_cls.py", "def f(a, b, c, d, *e, f, g, **h):\n    pass\n", "f has 8 parameters"),
+    ("cam2seg/masks.py", "def f(a: int):\n    pass\n", "f has no annotation of its return value"),
+    ("cam2seg/masks.py", "def f(a, b: int, *c, d=1, **e) -> int:\n    pass\n",
+     "f has no annotation of a, d, c, e"),
+    ("cam2seg/data/files.py", "class A:\n    def f(self, a) -> None:\n        pass\n",
+     "f has no annotation of a"),
     ("cam2seg/masks.py", "x = 1\n" * 261, "261 lines, expected 260"),
     ("cam2seg/cam.py", "x = 1\n" * 331, "331 lines, expected 330")])
 def test_a_wrong_tree_is_noticed(tmp_path, name, text, said):
     found = complaints(tree(tmp_path, {name: text}))
     assert len(found) == 1 and said in found[0], found
+
+
+def test_private_and_inner_functions_and_scripts_need_no_annotation(tmp_path):
+    text = ("class A:\n    def __init__(self, a):\n        pass\n"
+            "    def _f(self, a):\n        pass\n"
+            "def _f(a):\n    pass\ndef f() -> None:\n    def g(a):\n        pass\n")
+    changes = {"cam2seg/masks.py": text, "train_cls.py": "def f(a):\n    pass\n"}
+    assert complaints(tree(tmp_path, changes)) == []
 
 
 def test_what_is_just_within_the_limits_is_let_pass(tmp_path):

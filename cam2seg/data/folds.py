@@ -1,15 +1,17 @@
 """The folds of a cross-validation: how they are made, checked and read back."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .csv_files import read_csv
 from .errors import DataError
+from .labels import Labels
 
 
-def make_folds(y, folds, seed=0):
+def make_folds(y: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
     """Give each row of the labels y (N, C) a fold: int (N,), multi-label stratified.
 
     This is iterative stratification (Sechidis et al. 2011). The rarest class is shared out first.
@@ -42,7 +44,7 @@ def make_folds(y, folds, seed=0):
     return fold
 
 
-def check_folds(path, labels, fold, folds):
+def check_folds(path: Path | str, labels: Labels, fold: np.ndarray, folds: int) -> None:
     """Raise DataError, naming the label file `path`, unless every fold has images with and images
     without each class."""
     for c, name in enumerate(labels.classes):
@@ -56,7 +58,7 @@ def check_folds(path, labels, fold, folds):
                                 f"expected some with and some without; use fewer --folds")
 
 
-def read_folds(path):
+def read_folds(path: Path | str) -> dict[str, int]:
     """Read {image name: fold} from a folds.csv. Raises DataError."""
     header, rows = read_csv(Path(path), "ImageId,fold")
     if header != ["ImageId", "fold"]:
@@ -70,7 +72,7 @@ def read_folds(path):
     return folds
 
 
-def folds_of(path, names):
+def folds_of(path: Path | str, names: Sequence[str]) -> np.ndarray:
     """Fold int (N,) of the named images in a folds.csv. Raises DataError for an image without
     one."""
     fold = read_folds(path)

@@ -11,7 +11,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|(^|/)\s|\s(/|$)")
 
 
-def list_images(folder):
+def list_images(folder: Path | str) -> list[str]:
     """Sorted names of the images below a folder, relative to it, with "/" between folders.
 
     A file is taken for an image by its ending (SUFFIXES). Raises DataError for a folder that is

@@ -5,6 +5,7 @@ CMYK, of any size.
 """
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .errors import DataError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
-def open_image(path):
+def open_image(path: str | os.PathLike) -> np.ndarray:
     """Read pixels uint8 (H, W, 3), turned as the EXIF tag says and without alpha.
 
     A 16-bit value keeps its high byte. That is a fixed rule, which does not depend on the picture.
@@ -26,7 +27,7 @@ def open_image(path):
     return np.asarray(open_rgb(path))
 
 
-def open_rgb(path):
+def open_rgb(path: str | os.PathLike) -> Image.Image:
     """Read an image as a decoded Pillow image of mode RGB; see open_image."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -37,7 +38,7 @@ def open_rgb(path):
         raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
 
 
-def as_rgb(image, name="image"):
+def as_rgb(image: Image.Image, name: str | os.PathLike = "image") -> Image.Image:
     """Turn a Pillow image as its EXIF tag says and decode it to mode RGB, without alpha.
 
     A 16-bit value keeps its high byte. Raises DataError, naming `name`, for floating-point pixels.
@@ -59,7 +60,8 @@ def _reason(error):
     return str(error).splitlines()[0].split(": '/")[0] if str(error) else type(error).__name__
 
 
-def scan(folder, names, rows_of=None, after_each=None):
+def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | None = None,
+         after_each: Callable | None = None) -> dict[str, tuple[int, int]]:
     """Decode every image once, so that a bad file shows before training: {name: (H, W)}.
 
     rows_of: {name: "file, row n"}, which an error message puts in front. after_each() is called
@@ -83,6 +85,6 @@ def scan(folder, names, rows_of=None, after_each=None):
         return sizes
 
 
-def default_size(size):
+def default_size(size: tuple[int, int]) -> tuple[int, int]:
     """Round each side of an image's (H, W) to a multiple of 32, the stride of the encoder."""
     return tuple(max(32, 32 * round(side / 32)) for side in size)

@@ -6,6 +6,7 @@ The header is row 1.
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +30,14 @@ class Labels(NamedTuple):
     rles: dict | None  # {(name, class index): run lengths}; None where the file holds no masks
     rows: dict  # {(name, class index): row of the file that says so}
 
-    def keep(self, mask):
+    def keep(self, mask: np.ndarray) -> "Labels":
         """Labels of those images only for which mask (N,) is true."""
         names = [n for n, kept in zip(self.names, mask, strict=True) if kept]
         return self._replace(names=names, y=self.y[np.asarray(mask, bool)])
 
 
-def read_labels(path, image_dir=None, classes=None):
+def read_labels(path: Path | str, image_dir: Path | str | None = None,
+                classes: Sequence[str] | None = None) -> Labels:
     """Read the labels of a CSV file in any of the FORMS, or of a folder with one subfolder of
     images for each class.
 
@@ -107,7 +109,7 @@ def _read_folders(path, classes, image_dir):
     return _table(path, cells, False, images, classes)
 
 
-def class_names(path, cells):
+def class_names(path: Path | str, cells: Iterable[tuple]) -> list[str]:
     """Class names in the cells (row, image, class, run lengths) of a file: the ids 1 to the largest
     one as text, or the names sorted. Raises DataError for ids that are not 1 to 999."""
     found = {}
@@ -167,7 +169,7 @@ def _near(name, images):
     return f", but '{near[0]}' is" if near else ""
 
 
-def check_masks(path, labels, sizes):
+def check_masks(path: Path | str, labels: Labels, sizes: Mapping[str, tuple[int, int]]) -> None:
     """Raise DataError for the first mask that does not fit its image.
 
     sizes: {name: (H, W)}; masks of images that it does not name are not checked.
@@ -181,7 +183,8 @@ def check_masks(path, labels, sizes):
             raise DataError(f"{path}, row {labels.rows[name, c]}: {name}: {error}") from error
 
 
-def write_masks(path, names, classes, rles):
+def write_masks(path: Path | str, names: Sequence[str], classes: Sequence[str],
+                rles: Mapping[tuple[str, int], str]) -> None:
     """Write a mask CSV with one row for every pair of image and class.
 
     rles: {(name, class index): run lengths}. A pair without a mask gets a row without run lengths,

@@ -6,6 +6,7 @@ in the order of maps.npy.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ COLUMNS = ("ImageId", "fold", "H", "W")
 class MapStore:
     """The maps of a run while they are made. It takes over what a stopped run has left."""
 
-    def __init__(self, folder, images, classes):
+    def __init__(self, folder: Path | str, images: int, classes: int):
         """images: N; classes: C. Half-made files of another shape are ignored and made anew."""
         self.folder, self.shape = Path(folder), (images, classes)
         self.maps, self.probs = None, None
@@ -35,12 +36,12 @@ class MapStore:
             if maps.shape[:2] == probs.shape == self.shape:
                 self.maps, self.probs = maps, probs
 
-    def done(self):
+    def done(self) -> np.ndarray:
         """Which images have their maps: bool (N,)."""
         return np.zeros(self.shape[0], bool) if self.probs is None \
             else np.isfinite(self.probs).all(axis=1)
 
-    def add(self, rows, maps, probs):
+    def add(self, rows: Sequence[int], maps: np.ndarray, probs: np.ndarray) -> None:
         """Store maps (B, C, h, w) and probabilities (B, C) of the images with these row numbers."""
         if self.maps is None:
             self.maps = _create(self.folder / "maps.npy.tmp", (self.shape[0], *maps.shape[1:]))
@@ -54,7 +55,8 @@ class MapStore:
         self.maps[rows] = maps
         self.probs[rows] = probs  # after the maps, because finite values say that these are there
 
-    def finish(self, names, fold, sizes, classes):
+    def finish(self, names: Sequence[str], fold: np.ndarray, sizes: Mapping[str, tuple[int, int]],
+               classes: Sequence[str]) -> None:
         """Give maps.npy its name and write maps.csv, which says that both are whole."""
         self.maps.flush()
         if (self.folder / "maps.npy.tmp").exists():
@@ -82,17 +84,17 @@ def _create(path, shape):
         raise
 
 
-def is_complete(folder):
+def is_complete(folder: Path | str) -> bool:
     """Whether a folder holds all maps of its run."""
     return all((Path(folder) / name).exists() for name in ("maps.csv", "maps.npy"))
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: Path | str) -> None:
     """Delete the file of a run that was stopped between writing maps.csv and its last step."""
     (Path(folder) / PROBS).unlink(missing_ok=True)
 
 
-def read(folder):
+def read(folder: Path | str) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
     """Read the names, the classes, the probabilities (N, C) and the memory-mapped maps of a folder.
 
     Raises DataError unless maps.npy holds numbers from 0 to 1, one map for each row and class.
@@ -123,7 +125,8 @@ def _read_index(folder):
     return header, rows
 
 
-def check_index(folder, names, fold, sizes):
+def check_index(folder: Path | str, names: Sequence[str], fold: np.ndarray,
+                sizes: Mapping[str, tuple[int, int]]) -> None:
     """Raise DataError unless maps.csv has these images, folds and sizes in this order."""
     _, rows = _read_index(folder)
     wanted = [(n, str(k), *map(str, sizes[n])) for n, k in zip(names, fold.tolist(), strict=True)]

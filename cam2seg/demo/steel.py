@@ -20,20 +20,21 @@ SPLASH = (0.2, 0.2)
 BANDS = (0.35, 0.07)
 
 
-def field(rng, size, step):
+def field(rng: np.random.Generator, size: tuple[int, int], step: tuple[float, float]) -> np.ndarray:
     """Smooth float (H, W) noise of about unit deviation, one random knot every step pixels."""
     cells = [max(2, round(length / pitch) + 1) for length, pitch in zip(size, step)]
     knots = Image.fromarray(rng.standard_normal(cells).astype(np.float32))
     return np.asarray(knots.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def distance(size, row, column, tall, wide):
+def distance(size: tuple[int, int], row: float, column: float, tall: float,
+             wide: float) -> np.ndarray:
     """Float (H, W) distance from an ellipse's centre, 1 on its outline."""
     y, x = np.ogrid[: size[0], : size[1]]
     return np.hypot((y - row) / tall, (x - column) / wide)
 
 
-def surface(rng, size):
+def surface(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Clean rolled steel under uneven light: float (H, W) brightness, 1 is white."""
     unit = size[0] / 128
     lamp = rng.uniform(-0.1, 1.1)
@@ -80,7 +81,7 @@ def _bands(rng, size, unit, row, column):
     return rng.choice((-1, 1)) * profile * fading
 
 
-def distractors(rng, size):
+def distractors(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Marks that are no defect, as a float (H, W) relative change of brightness."""
     change = np.zeros(size)
     drawers = (STAIN, _stain), (RINGS, _rings), (SPLASH, _splash), (BANDS, _bands)
@@ -91,7 +92,8 @@ def distractors(rng, size):
     return change
 
 
-def margin(rng, size):
+def margin(rng: np.random.Generator,
+           size: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
     """(cover float (H, W), 1 on steel and 0.03 beyond its end; first and last steel column)."""
     height, width = size
     if rng.random() >= MARGIN_CHANCE:

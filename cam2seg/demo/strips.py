@@ -9,6 +9,7 @@ import csv
 import os
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,8 @@ def _kinds(rng):
     return np.sort(rng.choice(len(_DEFECTS), count, replace=False))
 
 
-def strip(rng, size=(128, 512)):
+def strip(rng: np.random.Generator,
+          size: tuple[int, int] = (128, 512)) -> tuple[np.ndarray, np.ndarray]:
     """Draw one strip with a numpy Generator: (image uint8 (H, W), masks bool (4, H, W)).
 
     The masks follow Severstal's ClassId 1 to 4: pits, cracks, streaks, patches; the mask of an
@@ -184,7 +186,8 @@ def strip(rng, size=(128, 512)):
     return (255 * np.clip(brightness, 0, 1)).round().astype(np.uint8), masks
 
 
-def write(out_dir, images=480, size=(128, 512), seed=0, draw=strip):
+def write(out_dir: Path | str, images: int = 480, size: tuple[int, int] = (128, 512), seed: int = 0,
+          draw: Callable = strip) -> list[int]:
     """Write out_dir/train_images/*.jpg and out_dir/train.csv with true masks.
 
     draw(rng, size) makes one picture as strip() does. Image i depends on draw, seed, size and i
@@ -221,7 +224,7 @@ def write(out_dir, images=480, size=(128, 512), seed=0, draw=strip):
     return [*np.sum(present, axis=0).tolist(), sum(not kinds.any() for kinds in present)]
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line; exits with status 2 and one line on stderr when it refuses."""
     parser = argparse.ArgumentParser(
         prog="python -m cam2seg.demo", allow_abbrev=False,

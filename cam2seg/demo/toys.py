@@ -52,7 +52,8 @@ def _finish(grey):
     return (255 * np.clip(grey, 0, 1)).round().astype(np.uint8)
 
 
-def texture(rng, size=(64, 64)):
+def texture(rng: np.random.Generator,
+            size: tuple[int, int] = (64, 64)) -> tuple[np.ndarray, np.ndarray]:
     """Draw (image uint8 (H, W), masks bool (2, H, W)) whose defect is only grain of another angle.
 
     Steel is grained along its rows; a patch of kind 1 along its columns, one of kind 2 at 45
@@ -76,7 +77,8 @@ def texture(rng, size=(64, 64)):
     return _finish(TONE + GRAIN * grain + marks), masks
 
 
-def ground(rng, size=(64, 64)):
+def ground(rng: np.random.Generator,
+           size: tuple[int, int] = (64, 64)) -> tuple[np.ndarray, np.ndarray]:
     """Draw (image uint8 (H, W), masks bool (2, H, W)) whose ground alone tells the kind.
 
     Kind 1 are dark blobs on bright steel grained along its rows, kind 2 bright blobs on dark steel

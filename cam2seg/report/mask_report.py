@@ -1,5 +1,9 @@
 """What a set of masks looks like where no truth is known, and which images to look at first."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from ..data import images
@@ -12,7 +16,8 @@ QUANTILES = (0.1, 0.5, 0.9)
 LEAST_AUC = 0.7
 
 
-def measure_areas(rles, names, classes):
+def measure_areas(rles: Mapping[tuple[str, int], str], names: Sequence[str],
+                  classes: int) -> np.ndarray:
     """Areas of all masks in pixels, int (N, C), summed over their run lengths.
 
     rles: {(name, class index): run lengths}; classes: C.
@@ -21,14 +26,16 @@ def measure_areas(rles, names, classes):
                       for c in range(classes)] for name in names], np.int64)
 
 
-def count_components(rles, names, sizes, classes):
+def count_components(rles: Mapping[tuple[str, int], str], names: Sequence[str],
+                     sizes: Mapping[str, tuple[int, int]], classes: int) -> np.ndarray:
     """Number of 8-connected components of all masks: int (N, C). sizes: {name: (H, W)}."""
     return np.array([[label_components(rle_decode(rles[name, c], sizes[name]))[1]
                       if rles.get((name, c)) else 0 for c in range(classes)] for name in names],
                     np.int64)
 
 
-def summarise(areas, parts, y, pixels):
+def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,
+              pixels: np.ndarray) -> list[dict]:
     """Facts of each class for metrics.json: a list of C dicts.
 
     areas, parts: int (N, C), the pixels of each mask and the number of its components. y: labels
@@ -40,17 +47,18 @@ def summarise(areas, parts, y, pixels):
         made = areas[:, c] > 0
         part = areas[made, c] / pixels[made]
         each = areas[made, c] / np.maximum(parts[made, c], 1)
+        missing = None if y is None else int((y[:, c].astype(bool) & ~made).sum())
         facts.append({
             "made": int(made.sum()),
             "labelled": None if y is None else int(y[:, c].sum()),
-            "labelled_without_mask": None if y is None else int((y[:, c].astype(bool) & ~made).sum()),
+            "labelled_without_mask": missing,
             "area_quantiles": np.quantile(part, QUANTILES).tolist() if made.any() else None,
             "components_per_mask": float(parts[made, c].mean()) if made.any() else None,
             "component_pixels": float(np.median(each)) if made.any() else None})
     return facts
 
 
-def print_summary(title, classes, facts):
+def print_summary(title: str, classes: Sequence[str], facts: Sequence[dict]) -> None:
     """Print the facts of summarise() as one table."""
     def column(of):
         return [of(f) for f in facts]
@@ -66,7 +74,8 @@ def print_summary(title, classes, facts):
     print_table(title, ["class", *classes], rows)
 
 
-def advice(classes, facts, cell=None, auc=None):
+def advice(classes: Sequence[str], facts: Sequence[dict], cell: float | None = None,
+           auc: Sequence[float | None] | None = None) -> list[str]:
     """Plain sentences about what looks wrong; [] where nothing does.
 
     cell: pixels of the image under one cell of a map, or None; auc: ROC-AUC of each class on the
@@ -75,8 +84,8 @@ def advice(classes, facts, cell=None, auc=None):
     said = []
     for c, (name, f) in enumerate(zip(classes, facts, strict=True)):
         if f["labelled"] and f["labelled_without_mask"] > f["labelled"] / 2:
-            said.append(f"class {name}: more than half of its labelled images have no mask; a lower "
-                        "--threshold or --confidence gives more of them")
+            said.append(f"class {name}: more than half of its labelled images have no mask; a "
+                        "lower --threshold or --confidence gives more of them")
         if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:
             said.append(f"class {name}: the typical mask covers more than half of the image, which "
                         "is rarely a defect; look at the pictures of --review")
@@ -90,7 +99,7 @@ def advice(classes, facts, cell=None, auc=None):
     return said
 
 
-def doubt(areas, y, ignored):
+def doubt(areas: np.ndarray, y: np.ndarray | None, ignored: np.ndarray) -> np.ndarray:
     """How much a person should doubt each mask: float (N, C). A higher number is more doubtful.
 
     A labelled image without a mask gets 3, and an image with neither label nor mask gets -1. Any
@@ -109,7 +118,8 @@ def doubt(areas, y, ignored):
     return score
 
 
-def write_review(out, image_dir, work, rles, ignored, count):
+def write_review(out: Path, image_dir: Path, work: Any, rles: Mapping[tuple[str, int], str],
+                 ignored: Mapping[tuple[str, int], str], count: int) -> None:
     """Write review.csv and review.png: the `count` most doubtful masks and the four surest ones.
 
     work: names, sizes, classes and labels of a make_masks.py run; ignored: run lengths of pixels in

@@ -1,5 +1,8 @@
 """Masks painted in colour, maps as heat, and contact sheets of them."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +16,7 @@ GAP, LABEL = 6, 14
 PAPER = (225, 228, 232)  # neither black nor white, so that the edge of every picture shows
 
 
-def paint(image, masks, alpha=0.45):
+def paint(image: np.ndarray, masks: np.ndarray, alpha: float = 0.45) -> np.ndarray:
     """Lay each mask of bool (C, H, W) over an image uint8 (H, W, 3) in the colour of its class.
 
     alpha: weight of the colour, 0 to 1. Returns uint8 (H, W, 3).
@@ -24,19 +27,20 @@ def paint(image, masks, alpha=0.45):
     return out.round().astype(np.uint8)
 
 
-def heat(map):
+def heat(map: np.ndarray) -> np.ndarray:
     """Show a map (H, W) in [0, 1] as colours uint8 (H, W, 3) from dark to bright."""
     at = np.linspace(0, 1, len(HEAT))
     channels = [np.interp(map, at, [colour[i] for colour in HEAT]) for i in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def black_white(mask):
+def black_white(mask: np.ndarray) -> np.ndarray:
     """Show a mask bool (H, W) as colours uint8 (H, W, 3); white is defect."""
     return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def contact_sheet(path, title, columns, rows, width=200):
+def contact_sheet(path: Path | str, title: str, columns: Sequence[str],
+                  rows: Sequence[tuple[str, Sequence[np.ndarray]]], width: int = 200) -> None:
     """Write a PNG with a title, the heads of the columns, and one line of pictures for each row.
 
     rows: list of (caption, pictures uint8 (H, W, 3)). The longer side of every picture is scaled

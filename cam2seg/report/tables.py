@@ -1,9 +1,10 @@
 """Tables for a terminal."""
 
 import sys
+from collections.abc import Iterable, Sequence
 
 
-def print_table(title, header, rows):
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Print a title and columns as wide as they need; floats get 4 digits, None a dash."""
     cells = [[str(h) for h in header]] + [[_cell(v) for v in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]

@@ -5,8 +5,10 @@ A checkpoint is written whole or not at all, and reading it runs no code of the 
 
 import io
 import sys
+from pathlib import Path
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from .. import Error
 from ..data.files import whole_file
@@ -19,7 +21,7 @@ class CheckpointError(Error):
     """A checkpoint is not what was expected; the message is one line that names the file."""
 
 
-def save_checkpoint(path, model, meta):
+def save_checkpoint(path: Path | str, model: torch.nn.Module, meta: dict) -> None:
     """Write {"format", "model", **meta}, whole or not at all, in the first process.
 
     meta: a dict of tensors and plain values.
@@ -45,7 +47,7 @@ def _interned(value):
     return sys.intern(value) if isinstance(value, str) else value
 
 
-def load_checkpoint(path, kind=None):
+def load_checkpoint(path: Path | str, kind: str | None = None) -> dict:
     """Read the dict of save_checkpoint onto the CPU; no code in the file is run (weights_only).
 
     kind: "classifier" or "unet", or None for any. Raises CheckpointError for a file that is
@@ -63,7 +65,9 @@ def load_checkpoint(path, kind=None):
     return state
 
 
-def load_training_state(path, kind, model, optimizer, scheduler):
+def load_training_state(path: Path | str, kind: str, model: torch.nn.Module,
+                        optimizer: torch.optim.Optimizer,
+                        scheduler: LRScheduler) -> tuple[list, int, list | None]:
     """Put model, optimizer and learning-rate scheduler back to where last.pt left them.
 
     Returns the best epochs so far, the number of epochs done, and the state of a partial epoch (see

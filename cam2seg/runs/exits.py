@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from .. import Error
@@ -12,7 +13,7 @@ from ..data.errors import DataError
 from . import locks, memory, processes, signals
 
 
-def one_line(error, longest=1000):
+def one_line(error: BaseException | str, longest: int = 1000) -> str:
     """The text of an error as one line. Control characters are escaped and a long text is cut."""
     text = str(error).rstrip()
     if "\nOriginal Traceback" in text:  # a worker process hands on its own traceback
@@ -22,7 +23,7 @@ def one_line(error, longest=1000):
 
 
 @contextmanager
-def blaming(what):
+def blaming(what: str) -> Iterator[None]:
     """Turn a ValueError of the top floor into a DataError that names the user's flag or file."""
     try:
         yield
@@ -30,7 +31,7 @@ def blaming(what):
         raise DataError(f"{what}: {error}") from error
 
 
-def run(main, get_args):
+def run(main: Callable, get_args: Callable) -> int:
     """Exit status of main(get_args()), as a script returns it to the shell.
 
     It is 0 for success, 2 with one line on standard error for bad input, 130 and 143 after Ctrl-C

@@ -6,6 +6,7 @@ Nothing here imports torch, so that --help and a wrong flag are answered at once
 import argparse
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from .exits import one_line
 
@@ -22,23 +23,26 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with a flag, and exits with status 2."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {one_line(message)}; --help shows the flags\n")
 
 
-def parser(doc):
+def parser(doc: str) -> Parser:
     """Parser whose help begins with the docstring of the script."""
     return Parser(description=doc, allow_abbrev=False, formatter_class=Help)
 
 
-def add_data(p, labels="a CSV of labels or masks, or a folder with a subfolder per class"):
+def add_data(p: argparse.ArgumentParser,
+             labels: str = "a CSV of labels or masks, or a folder with a subfolder per class"
+             ) -> None:
     """Add the flags that name images and labels; `labels` is the help of --labels."""
     p.add_argument("--data", type=Path, help="folder with train_images/ and train.csv")
     p.add_argument("--images", type=Path, help="folder of images, instead of train_images/")
     p.add_argument("--labels", type=Path, help=labels + ", instead of train.csv")
 
 
-def add_training(p, epochs, batch_size, batch_source):
+def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,
+                 batch_source: str) -> None:
     """Add the flags of both training scripts with their defaults; batch_source is a help text."""
     p.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"),
                    help="size of the network's input, DEV-12 (default: that of the first image, "
@@ -56,7 +60,7 @@ def add_training(p, epochs, batch_size, batch_source):
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
 
-def add_machine(p):
+def add_machine(p: argparse.ArgumentParser) -> None:
     """Add the flags that say what the script runs on."""
     p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     p.add_argument("--workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
@@ -65,7 +69,7 @@ def add_machine(p):
     p.add_argument("--amp", action="store_true", help="bfloat16 autocast, on CUDA and CPU")
 
 
-def natural(text, least=0):
+def natural(text: str, least: int = 0) -> int:
     """Flag type: a whole number from `least` up."""
     value = int(text)
     if value < least:
@@ -73,12 +77,12 @@ def natural(text, least=0):
     return value
 
 
-def positive(text):
+def positive(text: str) -> int:
     """Flag type: a whole number from 1 up."""
     return natural(text, 1)
 
 
-def fraction(text):
+def fraction(text: str) -> float:
     """Flag type: a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
@@ -86,12 +90,12 @@ def fraction(text):
     return value
 
 
-def fraction_or_centre(text):
+def fraction_or_centre(text: str) -> float | None:
     """Flag type: a number from 0 to 1, or the word centre, which gives None."""
     return None if text == "centre" else fraction(text)
 
 
-def learning_rate(text):
+def learning_rate(text: str) -> float:
     """Flag type: a finite number from 0 up."""
     value = float(text)
     if not 0 <= value < float("inf"):

@@ -1,10 +1,15 @@
 """The folder of a run: args.json, what a resumed run must find unchanged, and its folds' files."""
 
+import argparse
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..data.csv_files import write_csv
 from ..data.errors import DataError
@@ -22,7 +27,8 @@ OUTPUT_FILES = (
     "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 
-def start_run(args, sources, classes, names, fold=None):
+def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
+              classes: Sequence[str], names: Sequence[str], fold: np.ndarray | None = None) -> None:
     """Make the folder args.out for a new run, or check it for a resumed one.
 
     sources: files that a resumed run must find unchanged, like the list of image names. fold (N,):
@@ -38,7 +44,7 @@ def start_run(args, sources, classes, names, fold=None):
     processes.run_on_first(lambda: _prepare(args, now, folds), (DataError, OSError))
 
 
-def digests(paths):
+def digests(paths: Iterable[Path | str | None]) -> dict[str, str]:
     """SHA-256 {path: digest} of those paths that are files."""
     out = {}
     for path in paths:
@@ -91,14 +97,14 @@ def _old_outputs(args, is_run, sources):
     return old
 
 
-def check_flags(args):
+def check_flags(args: argparse.Namespace) -> None:
     """Raise DataError where --resume comes with other flags than those of the run it resumes."""
     path = args.out / "args.json"
     if args.resume and path.exists():
         check_same_run(path, {"args": plain_flags(args), "sha256": {}})
 
 
-def check_same_run(path, now):
+def check_same_run(path: Path | str, now: dict) -> None:
     """Raise DataError unless the args.json at `path` has the flags and digests of `now`."""
     then = read_run(path, sha256=dict)
     for key, value in now["args"].items():
@@ -108,21 +114,21 @@ def check_same_run(path, now):
     changed = [what for what, sha in now["sha256"].items() if then["sha256"].get(what) != sha]
     if changed:
         raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
-                        "keeps its images and labels")
+                        "keeps its labels and the names of its images")
 
 
-def plain_flags(args):
+def plain_flags(args: argparse.Namespace) -> dict:
     """All flags {name: value} as values that JSON and weights_only checkpoints can hold."""
     return {k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v]
             if isinstance(v, (list, tuple)) else v for k, v in vars(args).items()}
 
 
-def result_flags(args):
+def result_flags(args: argparse.Namespace) -> dict:
     """The flags that change the results; they are the same for a run and its --resume."""
     return {k: v for k, v in plain_flags(args).items() if k not in FLAGS_FREE_TO_CHANGE}
 
 
-def read_json(path):
+def read_json(path: Path | str) -> Any:
     """Read a JSON file. Raises DataError for a file that is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -130,7 +136,7 @@ def read_json(path):
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
-def read_run(path, **more):
+def read_run(path: Path | str, **more: type) -> dict:
     """Read the args.json or metrics.json of a run.
 
     `more` names further parts that it must have, with their types. Raises DataError where a part
@@ -144,14 +150,14 @@ def read_run(path, **more):
     return found
 
 
-def fold_files(folder, name):
+def fold_files(folder: Path | str, name: str) -> dict[int, Path]:
     """Files {fold: path} called fold0/`name`, fold1/`name` and so on, in that order."""
     found = {int(p.parent.name[4:]): p for p in sorted(Path(folder).glob(f"fold*/{name}"))
              if re.fullmatch(r"fold[0-9]{1,4}", p.parent.name)}
     return dict(sorted(found.items()))
 
 
-def write_json(path, value):
+def write_json(path: Path | str, value: Any) -> None:
     """Write a JSON file, whole or not at all, in the first process."""
     if processes.is_first():
         with whole_file(path, encoding="utf-8") as file:

@@ -1,5 +1,11 @@
 """The images, labels and folds that the flags of a script name, read and checked."""
 
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
 from ..data import folds as folds_of_data
 from ..data import images, labels
 from ..data.errors import DataError
@@ -7,7 +13,7 @@ from . import processes
 from .progress import Progress, silent
 
 
-def image_dir(args):
+def image_dir(args: argparse.Namespace) -> Path:
     """The folder of images by --images, --data or --labels. Raises DataError without one."""
     if args.images or args.data:
         return args.images or args.data / "train_images"
@@ -18,12 +24,13 @@ def image_dir(args):
                     "data/demo")
 
 
-def label_path(args):
+def label_path(args: argparse.Namespace) -> Path | None:
     """The label file by --labels or --data; None where neither names one."""
     return args.labels or (args.data and args.data / "train.csv")
 
 
-def load_labels(args, report=silent):
+def load_labels(args: argparse.Namespace,
+                report: Callable = silent) -> tuple[labels.Labels, dict[str, tuple[int, int]]]:
     """Labels and {name: (H, W)} of the images and labels that the flags name, all checked.
 
     Several processes check the images once: the first does it for all. Raises DataError.
@@ -41,7 +48,8 @@ def load_labels(args, report=silent):
     return found, sizes
 
 
-def scan(folder, names, report=silent, rows_of=None):
+def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
+         rows_of: Mapping[str, str] | None = None) -> dict[str, tuple[int, int]]:
     """Sizes {name: (H, W)} of images, each decoded once by the first process of the run.
 
     Raises DataError for a bad image, and Stopped where a signal has asked for the end.
@@ -52,7 +60,7 @@ def scan(folder, names, report=silent, rows_of=None):
         lambda: images.scan(folder, names, rows_of, lambda: clock.add(1)), (DataError, OSError))
 
 
-def new_folds(args, found):
+def new_folds(args: argparse.Namespace, found: labels.Labels) -> np.ndarray:
     """Fold int (N,) of labelled images: that of the run which --resume goes on with, or new ones.
 
     Raises DataError where the folds cannot be used.

@@ -1,5 +1,7 @@
 """A lock on the folder of a run, so that two processes never write into one."""
 
+from pathlib import Path
+
 try:
     import fcntl
 except ImportError:  # Windows has none: folders are not locked there
@@ -10,7 +12,7 @@ from ..data.errors import DataError
 _held = []  # open files of the folders that this process has locked
 
 
-def lock(folder):
+def lock(folder: Path) -> None:
     """Keep other processes out of a folder until unlock_all() or the end of this process.
 
     Raises DataError where another process is at work in it.
@@ -27,7 +29,7 @@ def lock(folder):
     _held.append(file)
 
 
-def unlock_all():
+def unlock_all() -> None:
     """Give back all locks of this process."""
     while _held:
         _held.pop().close()

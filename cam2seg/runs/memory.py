@@ -3,7 +3,7 @@
 import ctypes
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let glibc keep the large blocks that torch frees.
 
     By default glibc gives each block back to the system, and gets it again, filled with zeros, in

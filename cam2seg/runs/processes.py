@@ -8,10 +8,15 @@ the first process (rank 0) writes files.
 import io
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from .signals import Stopped, asked_to_stop
+
+if TYPE_CHECKING:
+    import torch
 
 _world = (0, 1)  # rank and number of processes, set by join()
 
@@ -20,22 +25,22 @@ class Lost(RuntimeError):
     """Another process of the run is gone."""
 
 
-def rank():
+def rank() -> int:
     """Number of this process, counted from 0."""
     return _world[0]
 
 
-def world_size():
+def world_size() -> int:
     """How many processes the run has."""
     return _world[1]
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this is the process that writes files."""
     return _world[0] == 0
 
 
-def torchrun_world():
+def torchrun_world() -> tuple[int, int]:
     """Rank and number of processes by torchrun's environment variables; (0, 1) without them."""
     values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
     if "MASTER_ADDR" not in os.environ or not all(v.isdecimal() for v in values):
@@ -43,7 +48,7 @@ def torchrun_world():
     return tuple(map(int, values))
 
 
-def join():
+def join() -> None:
     """Join the processes that torchrun has started. They talk by gloo, and on CUDA also by nccl."""
     global _world
     if torchrun_world()[1] == 1 or _world[1] > 1:
@@ -55,7 +60,7 @@ def join():
     _world = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def leave():
+def leave() -> None:
     """Leave the other processes. This process then acts as a run of its own."""
     global _world
     if _world[1] > 1:
@@ -65,7 +70,7 @@ def leave():
 
 
 @contextmanager
-def lost_if_gone():
+def lost_if_gone() -> Iterator[None]:
     """Raise Lost where a communication in the block fails because another process is gone."""
     try:
         yield
@@ -76,7 +81,7 @@ def lost_if_gone():
         raise Lost(f"process {torchrun_world()[0]} has lost another one ({reason})") from error
 
 
-def distributed_model(model, device):
+def distributed_model(model: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
     """Wrap a model so that its gradients are means over all processes.
 
     A process that is alone gets the model itself.
@@ -89,7 +94,7 @@ def distributed_model(model, device):
             model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def all_gather(value):
+def all_gather(value: Any) -> list:
     """List of the values that all processes pass, in the order of their ranks.
 
     value: a tensor, a plain Python value, or a list, tuple or dict of them.
@@ -110,7 +115,7 @@ def all_gather(value):
             for p, n in zip(parts, sizes, strict=True)]
 
 
-def gather_in_turn(mine):
+def gather_in_turn(mine: list) -> list:
     """Put the lists of all processes together into one.
 
     Item i of the result comes from process i % world_size(). mine: the list of this process.
@@ -119,7 +124,7 @@ def gather_in_turn(mine):
     return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
 
 
-def all_reduce_or_stop(n):
+def all_reduce_or_stop(n: int) -> int:
     """Sum of the whole numbers n of all processes.
 
     Raises Stopped in all of them if a signal has asked any of them to stop.
@@ -137,7 +142,7 @@ def all_reduce_or_stop(n):
     return int(both[0])
 
 
-def stop_if_asked():
+def stop_if_asked() -> None:
     """Raise Stopped if this process runs alone and a signal has asked it to stop.
 
     Several processes must stop at the same step; they call all_reduce_or_stop instead.
@@ -146,7 +151,7 @@ def stop_if_asked():
         raise Stopped(asked_to_stop())
 
 
-def broadcast_buffers(model):
+def broadcast_buffers(model: "torch.nn.Module") -> None:
     """Copy the buffers of the first process, BatchNorm's running statistics, to all others."""
     if _world[1] > 1:
         import torch
@@ -155,12 +160,12 @@ def broadcast_buffers(model):
                 torch.distributed.broadcast(buffer, 0)
 
 
-def barrier():
+def barrier() -> None:
     """Wait until all processes have called this function."""
     all_gather(None)
 
 
-def run_on_first(job, errors):
+def run_on_first(job: Callable, errors: tuple[type[Exception], ...]) -> Any:
     """Call job() in the first process only, and return its result in all of them.
 
     errors: exception types. Where job() raises one of them, the first process raises it on, and the

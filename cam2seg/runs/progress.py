@@ -10,22 +10,25 @@ Console, which turns the events into lines:
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from . import processes
 
 
-def silent(event, **facts):
+def silent(event: str, **facts: Any) -> None:
     """A report that does nothing: the default of every loop."""
 
 
 class Progress:
     """Counts what a loop has done, reports it, and raises Stopped where the run shall stop."""
 
-    def __init__(self, total, what, report=silent):
+    def __init__(self, total: int, what: str, report: Callable = silent):
         self.total, self.what, self.report = total, what, report
         self.done, self.waited, self.start = 0, 0.0, time.perf_counter()
 
-    def timed(self, iterator):
+    def timed(self, iterator: Iterator) -> Iterator:
         """Yield the same items and add the seconds spent in waiting for them to self.waited."""
         while True:
             before = time.perf_counter()
@@ -36,7 +39,7 @@ class Progress:
             self.waited += time.perf_counter() - before
             yield item
 
-    def add(self, n):
+    def add(self, n: int) -> None:
         """Say that n more images are done. Raises Stopped if a signal has asked for the end."""
         self.done += n
         rate = self.done / (time.perf_counter() - self.start)
@@ -51,11 +54,11 @@ class Console:
     def __init__(self):
         self.shown = 0.0
 
-    def __call__(self, event, **facts):
+    def __call__(self, event: str, **facts: Any) -> None:
         if processes.is_first():
             getattr(self, event)(**facts)
 
-    def step(self, what, done, total, rate, left):
+    def step(self, what: str, done: int, total: int, rate: float, left: float) -> None:
         """Redraw the bar, at most twice a second and at the end; only on a terminal."""
         now = time.perf_counter()
         if sys.stderr.isatty() and (now - self.shown > 0.5 or done == total):
@@ -64,12 +67,12 @@ class Console:
             print(f"{what}: {done}/{total}  {rate:.0f} images/s  {left:.0f} s left ",
                   end=end, file=sys.stderr, flush=True)
 
-    def epoch(self, out, epochs, **row):
+    def epoch(self, out: Path | str, epochs: int, **row: Any) -> None:
         """Print the line of an epoch; row: its line of log.jsonl (see training.fit)."""
         print(f"{out}  epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
               f"val {row['val_loss']:.4f}  lr {row['lr'][-1]:.1e}  "
               f"{row['images_per_second']} images/s", flush=True)
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Print a line of text."""
         print(text, flush=True)

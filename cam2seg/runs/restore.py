@@ -1,5 +1,8 @@
 """Networks from the checkpoints of a run. A script checks all of them before it writes anything."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import torch
 
 from .checkpoints import CheckpointError, load_checkpoint
@@ -8,7 +11,8 @@ from .folder import fold_files
 PREPROCESS = {"size": 2, "mean": 3, "std": 3}  # how many numbers each has
 
 
-def network(build, path, kind, like=None):
+def network(build: Callable, path: Path | str, kind: str,
+            like: dict | None = None) -> tuple[torch.nn.Module, dict]:
     """Build a network with the weights of a checkpoint; return it and the checkpoint's dict.
 
     build: called with the checkpoint's model_args. like: another checkpoint's dict, whose
@@ -46,7 +50,8 @@ def _check_preprocess(path, state):
                               f"{state['model_args'].get('num_classes')} as in model_args")
 
 
-def networks(folder, name, build, kind, like=None):
+def networks(folder: Path | str, name: str, build: Callable, kind: str,
+             like: dict | None = None) -> tuple[dict[int, torch.nn.Module], dict | None]:
     """Networks {fold: network} of all files fold*/`name` of a run, and the dict of the last one.
 
     Raises CheckpointError where one is damaged or differs in model_args or preprocess.
@@ -57,7 +62,8 @@ def networks(folder, name, build, kind, like=None):
     return nets, like
 
 
-def check_checkpoints(folder, folds, done, build, meta, epochs):
+def check_checkpoints(folder: Path, folds: Iterable[int], done: str, build: Callable, meta: dict,
+                      epochs: int) -> None:
     """Raise CheckpointError unless the folds that are begun, but not done, can be resumed.
 
     folds: the numbers of the folds. done: name of the file that a finished fold has. build: called

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 _asked = []  # the signal that asked to stop, if one did
@@ -11,18 +12,18 @@ _asked = []  # the signal that asked to stop, if one did
 class Stopped(Exception):
     """A signal asked the run to stop; `signum` is its number."""
 
-    def __init__(self, signum):
+    def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
 
-def asked_to_stop():
+def asked_to_stop() -> int:
     """Number of the signal that asked this process to stop, 0 if none did."""
     return _asked[0] if _asked else 0
 
 
 @contextmanager
-def stop_between_steps():
+def stop_between_steps() -> Iterator[None]:
     """Let SIGINT and SIGTERM take effect between two steps instead of in the middle of one.
 
     The first signal is remembered, and the next call of processes.stop_if_asked or
@@ -51,7 +52,7 @@ def stop_between_steps():
         _asked.clear()
 
 
-def ignore_in_worker(worker):
+def ignore_in_worker(worker: int) -> None:
     """Make a DataLoader worker ignore SIGINT and SIGTERM.
 
     A signal can reach all processes of a group. The main process decides what to do about it, and

@@ -1,8 +1,12 @@
 """Batches of a data set in a fixed order, and their pixels as the input of a network."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..data.dataset import ImageSet
 from ..data.errors import DataError
 from ..runs import processes
 from ..runs.signals import ignore_in_worker
@@ -21,7 +25,8 @@ class Batches:
     `undivided` each process gets all images.
     """
 
-    def __init__(self, dataset, indices, batch_size, workers=0, seed=0, undivided=False):
+    def __init__(self, dataset: ImageSet, indices: Sequence[int] | np.ndarray, batch_size: int,
+                 workers: int = 0, seed: int = 0, undivided: bool = False):
         self.indices = np.asarray(indices)
         world = (0, 1) if undivided else (processes.rank(), processes.world_size())
         self.order = Order(self.indices, batch_size, seed, *world)
@@ -34,16 +39,16 @@ class Batches:
     def __len__(self):
         return len(self.indices)  # images, not batches
 
-    def __call__(self, epoch=None, skip=0):
+    def __call__(self, epoch: int | None = None, skip: int = 0) -> Iterator:
         self.order.epoch, self.order.skip = epoch, skip
         return iter(self.loader)
 
-    def missing_batches(self):
+    def missing_batches(self) -> int:
         """How many fewer batches this process has than the first one, with epoch None."""
         count = -(-len(self.indices) // self.order.batch_size)
         return -(-count // self.order.count) - len(range(self.order.rank, count, self.order.count))
 
-    def rows(self):
+    def rows(self) -> list[int]:
         """Indices of the images that this process gets with epoch None, in their order."""
         self.order.epoch, self.order.skip = None, 0
         return [i for batch in self.order for i, _ in batch]
@@ -56,7 +61,8 @@ class Order:
     would hold each other, and the workers would live on until the garbage collector ran.
     """
 
-    def __init__(self, indices, batch_size, seed, rank=0, count=1):
+    def __init__(self, indices: np.ndarray, batch_size: int, seed: int, rank: int = 0,
+                 count: int = 1):
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
         self.rank, self.count, self.epoch, self.skip = rank, count, None, 0
 
@@ -78,7 +84,7 @@ class Order:
             yield [(int(i), self.epoch) for i in batch]
 
 
-def check_batches(batch_size, fold, size):
+def check_batches(batch_size: int, fold: np.ndarray, size: Sequence[int]) -> None:
     """Raise DataError where a training batch is too small for BatchNorm.
 
     One process needs more than one value to normalise: two images, or a map of more than one cell.
@@ -96,7 +102,8 @@ def check_batches(batch_size, fold, size):
                         "processes")
 
 
-def to_input(pixels, device, mean, std):
+def to_input(pixels: Tensor, device: torch.device, mean: Sequence[float],
+             std: Sequence[float]) -> Tensor:
     """Normalise uint8 (B, H, W, 3) to float (B, 3, H, W) in channels_last memory.
 
     mean, std: three numbers each, for pixels from 0 to 1.

@@ -1,6 +1,6 @@
 """The cross-validated loop that trains every network of this package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Fold(NamedTuple):
     settings: Settings
 
 
-def cross_validate(recipe, plan, folds):
+def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
     """Train one network for each fold in `folds` on all other folds.
 
     recipe: Recipe; plan: Plan. recipe.finish_fold gets every trained network as a Fold. A fold that

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 
-def pick_device(name="auto"):
+def pick_device(name: str = "auto") -> torch.device:
     """torch.device of "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:1".
 
     With "auto" and "cuda", each process that torchrun starts on a machine gets a GPU of its own.
@@ -25,6 +25,6 @@ def pick_device(name="auto"):
     return torch.device(name)
 
 
-def seed_torch(*parts):
+def seed_torch(*parts: int) -> None:
     """Seed torch from whole numbers, such as (seed, fold, epoch)."""
     torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1))

@@ -5,18 +5,28 @@ batches.Batches gives them. A network may return a tensor or a tuple of tensors;
 the network returns.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor, nn
 
 from ..runs import processes
 from ..runs.progress import Progress, silent
+from .batches import Batches
+
+if TYPE_CHECKING:
+    from .fit import Settings
 
 
-def as_float32(outputs):
+def as_float32(outputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     """A network's output as float32, whether it is a tensor or a tuple of tensors."""
     return tuple(o.float() for o in outputs) if isinstance(outputs, tuple) else outputs.float()
 
 
-def train_one_epoch(net, batches, optimizer, settings, epoch, steps=None):
+def train_one_epoch(net: nn.Module, batches: Batches, optimizer: torch.optim.Optimizer,
+                    settings: "Settings", epoch: int,
+                    steps: list | None = None) -> tuple[float, float]:
     """Train for one pass over the batches, in training mode.
 
     net: the model, or its distributed wrapper. settings: fit.Settings. epoch: counted from 0.
@@ -63,7 +73,9 @@ def _mean_of_steps(steps):
 
 
 @torch.no_grad()
-def predict(model, batches, prepare, amp=False, what="predict", report=silent):
+def predict(model: nn.Module, batches: Batches, prepare: Callable, amp: bool = False,
+            what: str = "predict",
+            report: Callable = silent) -> Iterator[tuple[Tensor | tuple[Tensor, ...], Tensor]]:
     """Yield (outputs float32, target) for all batches in order, in eval mode.
 
     prepare: turns pixels uint8 (B, H, W, 3) into the network's input. Raises signals.Stopped.
@@ -82,7 +94,7 @@ def predict(model, batches, prepare, amp=False, what="predict", report=silent):
         processes.all_reduce_or_stop(0)
 
 
-def mean_loss(predictions, loss):
+def mean_loss(predictions: Iterable[tuple], loss: Callable) -> float:
     """Mean of a loss over the images of all processes, from their (outputs, target) batches."""
     total, count = 0.0, 0
     for value, n in processes.gather_in_turn([_loss_of_batch(outputs, target, loss)

@@ -8,11 +8,12 @@ of an epoch, after a signal, also holds the state of the random generator.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from ..data.files import whole_file
@@ -20,6 +21,7 @@ from ..runs import processes
 from ..runs.checkpoints import load_training_state, save_checkpoint
 from ..runs.progress import silent
 from ..runs.signals import Stopped
+from .batches import Batches
 from .devices import seed_torch
 from .epochs import mean_loss, predict, train_one_epoch
 
@@ -39,14 +41,14 @@ class Settings(NamedTuple):
     schedule: str = "plateau"  # of the learning rates; or "cosine"
 
 
-def fit(model, optimizer, train, val, settings, out):
+def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val: Batches,
+        settings: Settings, out: Path | str) -> list[dict]:
     """Train a network on the Batches `train`; return its best epochs by the loss on `val`.
 
-    With settings.schedule "plateau" all learning rates are halved when the validation loss has not
+    With settings.schedule "plateau" all learning rates are halved when the loss on `val` has not
     fallen for more than 3 epochs ([P] section IV; DEV-28: any fall counts). With "cosine" they fall
-    to 0 along half a cosine over the epochs (DEV-37). The held-out part chooses rates and epochs,
-    as in the paper (DEV-27). The folder `out` gets log.jsonl with one line for each epoch, last.pt,
-    from which a run is resumed, and epoch{n}.pt of the settings.keep best epochs.
+    to 0 along half a cosine (DEV-37). `val` chooses rates and epochs, as in the paper (DEV-27).
+    `out` gets log.jsonl with a line per epoch, last.pt to resume from, and epoch{n}.pt of the best.
 
     Returns [{"epoch", "val_loss"}], best first, with epochs counted from 1. Raises
     FloatingPointError where a loss is not finite, signals.Stopped and CheckpointError.
@@ -106,14 +108,14 @@ def _train_and_validate(model, net, parts, optimizer, settings, epoch, steps):
             "images_per_second": round(len(parts[0]) / seconds, 1), "waited": round(waited, 2)}
 
 
-def delete_other_epochs(out, best):
+def delete_other_epochs(out: Path, best: Sequence[dict]) -> None:
     """Delete the epoch{n}.pt in the folder `out` that are not among the best ones."""
     for path in out.glob("epoch*.pt"):
         if path.stem[5:] not in [str(b["epoch"]) for b in best] and processes.is_first():
             path.unlink()
 
 
-def append_log(path, row):
+def append_log(path: Path, row: dict) -> None:
     """Write the line of an epoch to log.jsonl.
 
     Lines of this epoch and of later ones are cut off first. A run that was killed before it wrote
@@ -125,7 +127,8 @@ def append_log(path, row):
             file.write("\n".join([*lines[:row["epoch"] - 1], json.dumps(row)]) + "\n")
 
 
-def start_epoch(seed, partial, device):
+def start_epoch(seed: tuple[int, ...], partial: list[dict] | None,
+                device: torch.device) -> list[tuple[Tensor, float]]:
     """Seed this process for an epoch, or go on in the middle of one.
 
     seed: (seed, fold, epoch). partial: what partial_epoch_state returned when the epoch was
@@ -148,7 +151,7 @@ def start_epoch(seed, partial, device):
     return list(zip(losses.to(device), sizes, strict=True))
 
 
-def partial_epoch_state(steps):
+def partial_epoch_state(steps: Sequence[tuple[Tensor, float]]) -> list[dict]:
     """State of an epoch that is stopped in its middle: one dict for each process.
 
     steps: list of (loss, number of images). start_epoch goes on from the result.

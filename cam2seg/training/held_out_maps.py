@@ -4,11 +4,14 @@ This is the first stage of make_masks.py; `args` are its flags. The maps are mad
 stored as they come, so that a stopped run goes on with the next batch.
 """
 
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .. import cam, models
 from ..data import stored_maps
@@ -56,14 +59,14 @@ class Classifiers(NamedTuple):
     device: torch.device
 
 
-def map_options(args):
+def map_options(args: argparse.Namespace) -> MapOptions:
     """The MapOptions of the flags: --method auto joins Grad-CAM++ maps at two sizes, [C-18]."""
     joined = args.method == "auto"
     return MapOptions("gradcam++" if joined else args.method, args.target_layer, args.aug_smooth,
                       args.smooth_image, args.amp, joined)
 
 
-def load_classifiers(args, classes):
+def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classifiers:
     """Classifiers of the run --cls. Raises DataError and CheckpointError where they do not fit."""
     with blaming("--device"):
         device = pick_device(args.device)
@@ -78,7 +81,8 @@ def load_classifiers(args, classes):
     return Classifiers(nets, pre, device)
 
 
-def check_layer(options, model, size, device):
+def check_layer(options: MapOptions, model: nn.Module, size: Sequence[int],
+                device: torch.device) -> None:
     """Raise DataError where the layer is not there or its map is useless, before work begins.
 
     size: (H, W) of the network's input. A map of one cell is constant, so that it becomes 0 and
@@ -92,7 +96,8 @@ def check_layer(options, model, size, device):
                         "expected a grid; a larger --size or an earlier layer gives one")
 
 
-def make_maps(args, images, classifiers, report):
+def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers,
+              report: Callable) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Small maps float16 (N, C, h, w), each divided by its maximum, and probabilities (N, C).
 
     Both are also written to --out. An image outside the folds gets the mean over the folds
@@ -150,7 +155,8 @@ def _grid_line(args, model, maps, size):
             "pixels")
 
 
-def pending_batches(pixels, rows, args, done):
+def pending_batches(pixels: ImageSet, rows: np.ndarray, args: argparse.Namespace,
+                    done: np.ndarray) -> Iterator[tuple[list[int], Tensor | None]]:
     """Yield (row numbers, pixels) of this process's batches that hold an image without a map.
 
     Where another process has one batch more, ([], None) comes last. The images are cut into batches
@@ -168,7 +174,8 @@ def pending_batches(pixels, rows, args, done):
         yield (mine[n], next(loader)[0]) if n < len(mine) else ([], None)
 
 
-def maps_of_batch(options, members, batch, classifiers):
+def maps_of_batch(options: MapOptions, members: Sequence[nn.Module], batch: Tensor,
+                  classifiers: Classifiers) -> tuple[Tensor, Tensor]:
     """Mean maps (B, C, h, w) of some networks, divided by their maxima, and mean probabilities.
 
     options: MapOptions; members: the networks; batch: pixels uint8 (B, H, W, 3); classifiers: says
@@ -185,18 +192,20 @@ def maps_of_batch(options, members, batch, classifiers):
     return cam.normalize(maps, "max").cpu(), probs.cpu()
 
 
-def joined_maps(options, model, x, preprocess):
+def joined_maps(options: MapOptions, model: nn.Module, x: Tensor,
+                preprocess: dict) -> tuple[Tensor, Tensor]:
     """Maps (B, C, h, w) of two sizes of the input joined, and the logits (B, C) of the smaller.
 
     x has twice the trained size. A pixel of the smaller input is the mean of four of x.  [C-18]
     """
-    small, logits = smoothed_maps(options, model, F.avg_pool2d(x, 2), preprocess)
+    small, logits = smoothed_maps(options, model, nn.functional.avg_pool2d(x, 2), preprocess)
     large, _ = smoothed_maps(options, model, x, preprocess)
     small = cam.upscale(cam.normalize(small), large.shape[2:])
     return auto.join_views(torch.stack([small, cam.normalize(large)])), logits
 
 
-def smoothed_maps(options, model, x, preprocess):
+def smoothed_maps(options: MapOptions, model: nn.Module, x: Tensor,
+                  preprocess: dict) -> tuple[Tensor, Tensor]:
     """Raw maps (B, C, h, w) of a batch by the options, and the logits (B, C) of the plain image.
 
     The plain image alone decides at the confidence gate (DEV-15).
@@ -216,7 +225,7 @@ def smoothed_maps(options, model, x, preprocess):
     return cam.aug_smooth(maps_of, x, shift), logits[0]
 
 
-def maps_of_view(options, model, x):
+def maps_of_view(options: MapOptions, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Raw maps (B, C, h, w) and logits (B, C) of a batch (B, 3, H, W) as it is."""
     layer = options.target_layer or model.target_layer
     if options.method == "guided-gradcam":
@@ -224,17 +233,15 @@ def maps_of_view(options, model, x):
     return cam.class_maps(model, x, layer, options.method)
 
 
-def network_files(args):
+def network_files(args: argparse.Namespace) -> list[Path]:
     """Paths of folds.csv, which says which images each network has seen, and of the networks."""
     nets = fold_files(args.cls, f"{args.checkpoint}.pt").values()
     return [args.cls / "folds.csv", *nets]
 
 
-def load_maps(args, images):
-    """Read the maps and probabilities (N, C) in --out.
-
-    Raises DataError unless they were made with these flags, networks and images.
-    """
+def load_maps(args: argparse.Namespace, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Read the maps and probabilities (N, C) in --out. Raises DataError unless they were made with
+    these flags, networks and images."""
     run = read_run(args.out / "args.json", sha256=dict)
     made = run["args"]
     for flag in MAP_FLAGS:

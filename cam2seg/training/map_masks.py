@@ -5,6 +5,10 @@ images, their maps (N, C, h, w) and the gate (N, C), which accepts a class where
 confidence.
 """
 
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from .. import cam, masks, metrics
@@ -12,7 +16,8 @@ from ..methods import contrast, label_choice
 from ..runs.progress import Progress
 
 
-def searched_parameters(args, work, report):
+def searched_parameters(args: argparse.Namespace, work: Any,
+                        report: Callable) -> dict[str, dict[int, dict]]:
     """The three parameters that true masks choose: {title: {fold: parameters}}  (DEV-10).
 
     "masks_union": chosen on all images with a defect ([P] III). "masks_crossfit": for each fold,
@@ -29,7 +34,8 @@ def searched_parameters(args, work, report):
             "masks_crossfit": {k: crossed.get(k, best) for k in everywhere}}
 
 
-def label_parameters(args, work, report):
+def label_parameters(args: argparse.Namespace, work: Any,
+                     report: Callable) -> dict[str, dict[int, dict]]:
     """The three parameters that the labels choose, without any true mask: {title: {fold: ...}}.
 
     Threshold [C-14], confidence [C-16] and least area [C-17] are common to all classes and folds,
@@ -56,7 +62,7 @@ def label_parameters(args, work, report):
     return {"masks_labels": dict.fromkeys(set(work.fold.tolist()), chosen)}
 
 
-def search_grid(args, sizes):
+def search_grid(args: argparse.Namespace, sizes: Mapping[str, tuple[int, int]]) -> dict[str, list]:
     """The values that --search tries (DEV-30). Areas are parts of the median image's area."""
     area = float(np.median([h * w for h, w in sizes.values()]))
     confidence = [round(0.1 * n, 1) for n in range(10)] if args.gate == "confidence" else [0.5]
@@ -65,7 +71,8 @@ def search_grid(args, sizes):
                             for part in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)]}
 
 
-def counts_at_thresholds(args, work, thresholds, report):
+def counts_at_thresholds(args: argparse.Namespace, work: Any, thresholds: Sequence[float],
+                         report: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixel counts inter, pred (N, C, T) and truth (N, C) for all T thresholds in one pass."""
     inter, pred, truth = [], [], []
     clock = Progress(len(work.names), "search", report)
@@ -80,7 +87,8 @@ def counts_at_thresholds(args, work, thresholds, report):
     return np.array(inter), np.array(pred), np.array(truth)
 
 
-def make_masks(args, work, chosen, clock):
+def make_masks(args: argparse.Namespace, work: Any, chosen: Mapping[int, dict],
+               clock: Progress) -> dict[tuple[str, int], str]:
     """Run lengths {(name, class index): text}  ([P] V).
 
     chosen: {fold: {"confidence", "min_seg_len", "threshold"}}. A class that the gate accepts gets
