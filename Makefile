@@ -25,10 +25,10 @@ $(VENV)/dev: $(VENV)/test requirements-dev.txt
 
 # Three U-Nets of equal length, each on fold 1 of 2 and scored on fold 0: on contrast masks and on the
 # paper's masks, both from labels alone, and on true masks.
-SEG = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(SMALL) $(FAST) --epochs 10
+SEG = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(SMALL) $(FAST) --epochs 8
 demo: $(VENV)/run
 	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 240
-	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 12 --batch-size 16
+	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 16 --batch-size 16
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/maps --overwrite --target-layer features.5 --gate labels --search labels
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/contrast --overwrite --method contrast --review 8
 	$(SEG) --masks $(OUT)/maps/masks_labels.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_maps
