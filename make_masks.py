@@ -118,7 +118,8 @@ def main(args):
 def masks_from_maps(args, work, report):
     """Write masks.csv, and with --search two more files, from activation maps ([P] V).
 
-    Returns the results of each file, and the run lengths of masks.csv and of ignored pixels, of
+    Returns the results of each file, and two sets of run lengths. The first are those of masks.csv,
+    or of masks_labels.csv where --search labels has made it. The second are ignored pixels, of
     which there are none.
     """
     from cam2seg.training import map_masks
@@ -141,7 +142,7 @@ def masks_from_maps(args, work, report):
         made[title] = map_masks.make_masks(args, work, parameters, clock)
         results.append({**describe(args, title, work, made[title]),
                         "parameters": {str(k): v for k, v in sorted(parameters.items())}})
-    return results, made["masks"], {}
+    return results, made.get("masks_labels", made["masks"]), {}
 
 
 def masks_from_contrast(args, work, report):
@@ -300,7 +301,10 @@ def describe(args, title, work, rles):
 
 
 def write_metrics(args, work, results, rles):
-    """Write metrics.json, and print what masks.csv holds and what looks wrong in it."""
+    """Write metrics.json, and print what a mask file holds and what looks wrong in it.
+
+    rles: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv.
+    """
     areas = mask_report.measure_areas(rles, work.names, len(work.classes))
     parts = mask_report.count_components(rles, work.names, work.sizes, len(work.classes))
     pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
@@ -313,7 +317,8 @@ def write_metrics(args, work, results, rles):
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,
         "masks": facts})
-    mask_report.print_summary(f"{args.out}/masks.csv: {len(work.names)} images", work.classes,
+    title = "masks_labels" if args.search == "labels" else "masks"
+    mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
                               facts)
     for line in mask_report.advice(work.classes, facts, cell, label_auc(args, work)):
         print(line)

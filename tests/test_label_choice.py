@@ -1,5 +1,6 @@
 """Threshold, confidence and least area by labels alone, against literal loops and by hand."""
 
+import csv
 import json
 
 import numpy as np
@@ -58,10 +59,17 @@ def test_search_by_labels_gives_the_same_file_whatever_the_true_masks_are(runs, 
              "cpu")
     parameters = []
     for name, labels in (("a", shapes / "train.csv"), ("b", tmp_path / "wrong.csv")):
-        assert call("make_masks", *flags, "--labels", labels, "--out", tmp_path / name) == 0
+        assert call("make_masks", *flags, "--labels", labels, "--out", tmp_path / name,
+                    "--review", 10**6) == 0
         table = json.loads((tmp_path / name / "metrics.json").read_text())["table2"]
         assert [r["masks"] for r in table] == ["masks", "masks_labels"]
         parameters.append(table[1]["parameters"])
     assert parameters[0] == parameters[1]
     files = [(tmp_path / n / "masks_labels.csv").read_bytes() for n in "ab"]
     assert files[0] == files[1] != (tmp_path / "a/masks.csv").read_bytes()
+    chosen = read_labels(tmp_path / "a/masks_labels.csv").rles
+    areas = {k: sum(map(int, rle.split()[1::2])) for k, rle in chosen.items()}
+    with open(tmp_path / "a/review.csv", newline="") as file:
+        shown = {(r["ImageId"], int(r["ClassId"]) - 1): int(r["area"])
+                 for r in csv.DictReader(file)}
+    assert {k: area for k, area in shown.items() if area} == areas  # and not those of masks.csv
