@@ -57,8 +57,9 @@ bench: $(VENV)/test
 
 # The classifiers of `make demo`; or DATA=neu CLS=runs/cls, all folds trained on it.
 CLS = $(OUT)/cls
+LAYER = features.8
 readings: $(VENV)/run
-	$(PY) benchmarks/readings.py --data $(DATA) --cls $(CLS)
+	$(PY) benchmarks/readings.py --data $(DATA) --cls $(CLS) --target-layer $(LAYER) --out benchmarks/results/readings_$(notdir $(DATA)).json
 
 # DATA=severstal; `make severstal DATA=... DRY=1` lists the commands and their cost.
 severstal: $(VENV)/run
