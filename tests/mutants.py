@@ -32,6 +32,7 @@ BATCHES, EPOCHS, FIT, CROSS, MAPS, MAP_MASKS, PREDICTOR = (
 CHECKPOINTS, PROGRESS = "cam2seg/runs/checkpoints.py", "cam2seg/runs/progress.py"
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
+AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
@@ -124,6 +125,19 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      'for k in ("std", "mean"))'),
     ("labels leak through the gate", "make_masks.py", 'if args.gate == "labels" else probs',
      'if labels is not None else probs'),
+    ("arithmetic mean of the views", AUTO, "maps.prod(dim=0) ** (1 / len(maps))", "maps.mean(dim=0)"),
+    ("product without the map", AUTO, "skew(A[c] * v)", "skew(v)"),
+    ("clean images are no negatives of auto", AUTO, "if clean.sum() >= ENOUGH else ~labels",
+     "if False else ~labels"),
+    ("no standard error", AUTO, "- np.sqrt((n + m + 1) / (12 * n * m))", "- 0"),
+    ("all that the classifier tells is needed", AUTO, "KNOWN = 0.5", "KNOWN = 1.0"),
+    ("map before product", AUTO, "CHOICES[1] if product >= least else CHOICES[2]",
+     "CHOICES[2] if product >= least else CHOICES[1]"),
+    ("Otsu for a product", AUTO, "PEAK * u.max() if choice == \"product\" else otsu(u)", "otsu(u)"),
+    ("doubt above the threshold of auto", AUTO, "(u > DOUBT * t) & (u <= t)", "u > DOUBT * t"),
+    ("mean of thresholds", CHOICE, "np.median(otsu)", "np.mean(otsu)"),
+    ("alarms forgotten", CHOICE, "(hits - alarms).mean()", "hits.mean()"),
+    ("empty masks pass the area", CHOICE, "(areas >= least) & (areas > 0)", "areas >= least"),
     ("sign of the skewness flipped", CONTRAST, "mean > 0 and auc > 0.5", "mean < 0 and auc > 0.5"),
     ("clean images are no negatives", CONTRAST, "Q = Q if Q.sum() >= ENOUGH else ~labels[:, c]",
      "Q = ~labels[:, c]"),
@@ -228,7 +242,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
                MAP_MASKS: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
                FILES: ["tests/test_runs.py"], CONTRAST: ["tests/test_contrast.py"],
-               TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"]}
+               TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
+               AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}
 
 
 def tests_of(path):

@@ -48,6 +48,8 @@ def test_the_threshold_is_the_median_and_the_gates_the_first_best():
     areas = np.array([[50], [20], [10], [0]])
     assert choose_area(y, areas, [0, 5, 15, 20, 40]) == 15
     assert choose_area(y, areas * 0, [0, 5]) == 0
+    empty = np.array([[50], [20], [0], [0]])  # an empty mask does not pass the gate at 0
+    assert choose_area(y, empty, [0, 30]) == 0
 
 
 def test_search_by_labels_gives_the_same_file_whatever_the_true_masks_are(runs, shapes, tmp_path):
