@@ -114,9 +114,7 @@ def load_masks(args, truth, sizes):
         title = title or (f"{path.parent.name}/{path.stem}")
         if title in (*given, EMPTY, WHOLE):
             raise DataError(f"'{title}' is taken: give each CSV a name of its own, as a={path}")
-        got = labels.read_labels(path, inputs.image_dir(args), truth.classes)
-        if got.rles is None:
-            raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
+        got = labels.read_masks(path, inputs.image_dir(args), truth.classes)
         named = {n for n, _ in got.rows}
         absent = [n for n, any_class in zip(truth.names, truth.y.any(axis=1), strict=True)
                   if n not in named and (any_class or args.over == "all")]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import csv_files, folds, image_folder, labels, stored_maps
+from cam2seg.data import csv_files, folds, image_folder, labels
 from cam2seg.data.errors import DataError
 from cam2seg.report import mask_report
 from cam2seg.report.tables import print_table
@@ -312,7 +312,7 @@ def write_metrics(args, work, results, rles):
     facts = mask_report.summarise(areas, parts, y, pixels)
     cell = None
     if args.method in FROM_MAPS:
-        grid = stored_maps.read(args.out)[3].shape[2:]
+        grid = np.load(args.out / "maps.npy", mmap_mode="r").shape[2:]
         cell = float(np.median(pixels)) / (grid[0] * grid[1])
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,

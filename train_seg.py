@@ -103,7 +103,7 @@ def main(args):
 def load(args, report):
     """Read and check all inputs: Work of the images that have a fold and a row in --masks."""
     image_dir, path = inputs.image_dir(args), inputs.label_path(args)
-    given = read_masks(args.masks, image_dir)
+    given = labels.read_masks(args.masks, image_dir)
     known = folds.read_folds(args.folds)
     has_fold = np.array([n in known for n in given.names])
     left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
@@ -125,21 +125,13 @@ def load(args, report):
         if truth.rles is not None:
             labels.check_masks(path, truth, sizes)
     if args.ignore:
-        found = read_masks(args.ignore, image_dir, given.classes)
+        found = labels.read_masks(args.ignore, image_dir, given.classes)
         labels.check_masks(args.ignore, found, sizes)
         ignored = found.rles
     if args.gate:
         gate = read_gate(args, given)
     return Work(given, truth if truth and truth.rles is not None else None, ignored, gate, sizes,
                 fold)
-
-
-def read_masks(path, image_dir, classes=None):
-    """Labels of a mask CSV. Raises DataError where it holds no run lengths."""
-    found = labels.read_labels(path, image_dir, classes)
-    if found.rles is None:
-        raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
-    return found
 
 
 def read_gate(args, given):
@@ -278,7 +270,7 @@ def finished_masks(args, work):
     """Sorted names and run lengths of the images whose fold is finished, from its CSV file."""
     rles, names = {}, set()
     for path in folder.fold_files(args.out, "oof_masks.csv").values():
-        found = read_masks(path, inputs.image_dir(args), work.given.classes)
+        found = labels.read_masks(path, inputs.image_dir(args), work.given.classes)
         labels.check_masks(path, found, work.sizes)
         rles.update(found.rles)
         names |= {name for name, _ in found.rows}

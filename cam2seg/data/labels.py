@@ -71,6 +71,15 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     return _table(path, cells, with_masks, list_images(image_dir) if image_dir else None, classes)
 
 
+def read_masks(path: Path | str, image_dir: Path | str | None = None,
+               classes: Sequence[str] | None = None) -> Labels:
+    """Read a mask CSV as read_labels does. Raises DataError also where it holds no run lengths."""
+    found = read_labels(path, image_dir, classes)
+    if found.rles is None:
+        raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
+    return found
+
+
 def _split(path, row, text):
     """Split 'a.jpg_crack' into 'a.jpg' and 'crack'; a class name may itself hold underscores."""
     match = re.fullmatch(rf"(.*(?:{'|'.join(map(re.escape, SUFFIXES))}))_(.+)", text, re.I)

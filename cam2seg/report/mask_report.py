@@ -127,8 +127,8 @@ def write_review(out: Path, image_dir: Path, work: Any, rles: Mapping[tuple[str,
     """
     y = work.labels.y if work.labels is not None else None
     areas = measure_areas(rles, work.names, len(work.classes))
-    pixels = np.array([_ignored_pixels(ignored, n, work) for n in work.names])
-    score = doubt(areas, y, pixels)
+    left_out = measure_areas(ignored, work.names, len(work.classes)).max(axis=1)
+    score = doubt(areas, y, left_out)
     order = [divmod(int(k), len(work.classes)) for k in np.argsort(-score, axis=None, kind="stable")
              if score.flat[k] >= 0]
     chosen = order[:count]
@@ -141,12 +141,6 @@ def write_review(out: Path, image_dir: Path, work: Any, rles: Mapping[tuple[str,
     pictures.contact_sheet(out / "review.png", f"look first at these {len(chosen)}; the last "
                            f"{len(sure)} are the surest", ["image", "mask", "left out of training"],
                            rows)
-
-
-def _ignored_pixels(ignored, name, work):
-    """Ignored pixels of an image, over all its classes."""
-    return max((rle_decode(ignored[name, c], work.sizes[name]).sum()
-                for c in range(len(work.classes)) if ignored.get((name, c))), default=0)
 
 
 def _review_pictures(image_dir, work, rles, ignored, i, c):
