@@ -85,7 +85,7 @@ def main(args):
 
 def load(args, report):
     """Read and check all inputs: Work of the images that --over and --missing leave."""
-    truth, sizes = inputs.load_labels(args, report)
+    truth, sizes, _ = inputs.load_labels(args, report)
     if truth.rles is None:
         raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
     given, paths = load_masks(args, truth, sizes)

@@ -75,6 +75,7 @@ def get_args(argv=None):
                    "DEV-10, or by labels alone, [C-14] to [C-17]")
     p.add_argument("--objective", choices=metrics.SCORES[:4], default="dice_pairs",
                    help="what --search maximises, DEV-9")
+    flags.add_groups(p)
     p.add_argument("--new-images", action="store_true",
                    help="use the mean over the folds even for names in the folds, DEV-19")
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
@@ -206,9 +207,9 @@ def write_label_masks(args, work, rles, ignored, choice):
 
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
-    path, found = inputs.label_path(args), None
+    path, found, thumbnails = inputs.label_path(args), None, {}
     if path and (path.exists() or args.labels):
-        found, sizes = inputs.load_labels(args, report)
+        found, sizes, thumbnails = inputs.load_labels(args, report)
         names = found.names
     else:
         names = image_folder.list_images(inputs.image_dir(args))
@@ -220,7 +221,8 @@ def load_images(args, report):
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method == "contrast":
-        return Work(names, found, sizes, contrast_folds(args, found), found.classes)
+        fold = contrast_folds(args, found, thumbnails, report)
+        return Work(names, found, sizes, fold, found.classes)
     known = {} if args.new_images else folds.read_folds(args.cls / "folds.csv")
     classes = folder.read_run(args.cls / "args.json")["classes"]
     if found and found.classes != classes:
@@ -232,7 +234,7 @@ def load_images(args, report):
     return work
 
 
-def contrast_folds(args, found):
+def contrast_folds(args, found, thumbnails, report):
     """Fold int (N,) of labelled images: those of --cls where it is a run, else five new ones.
 
     The masks do not depend on the folds; train_seg.py --folds needs them.
@@ -240,7 +242,8 @@ def contrast_folds(args, found):
     path = args.cls / "folds.csv"
     if path.is_file():
         return folds.folds_of(path, found.names)
-    return folds.make_folds(found.y, 5)
+    groups = inputs.find_groups(args, found.names, thumbnails, report)
+    return folds.make_folds(found.y, 5, groups=groups)
 
 
 def keep_trained_folds(args, work):

@@ -45,6 +45,7 @@ def get_args(argv=None):
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
                    help="BatchNorm statistics: re-estimated, or averaged too, DEV-7")
     p.add_argument("--folds", type=flags.positive, default=5, help="[P] III")
+    flags.add_groups(p)
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
     flags.add_training(p, epochs=20, batch_size=64, batch_source="[P] IV")
@@ -55,10 +56,10 @@ def main(args):
     processes.join()
     folder.check_flags(args)
     report = Console()
-    labels, sizes = inputs.load_labels(args, report)
+    labels, sizes, thumbnails = inputs.load_labels(args, report)
     if args.clean == "drop":
         labels = labels.keep(labels.y.any(axis=1))
-    fold = inputs.new_folds(args, labels)
+    fold = inputs.new_folds(args, labels, thumbnails, report)
     size = tuple(args.size or images.default_size(sizes[labels.names[0]]))
 
     from cam2seg.training import batches, cross_validation

@@ -11,26 +11,38 @@ from .errors import DataError
 from .labels import Labels
 
 
-def make_folds(y: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+def make_folds(y: np.ndarray, folds: int, seed: int = 0,
+               groups: np.ndarray | None = None) -> np.ndarray:
     """Give each row of the labels y (N, C) a fold: int (N,), multi-label stratified.
 
     This is iterative stratification (Sechidis et al. 2011). The rarest class is shared out first.
     Each of its images goes to the fold that still lacks the most images of that class. Where
     several folds lack as many, it goes to the one that lacks the most images of any kind. The paper
-    gives no rule (DEV-12).
+    gives no rule (DEV-12). groups: int (N,), and images of one number share a fold (DEV-42); a
+    group counts as what its images are together. None: each image is a group of its own.
     """
     y = np.asarray(y, np.int64)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    _, first, of = np.unique(groups, return_index=True, return_inverse=True)
+    rank = first.argsort().argsort()  # groups are numbered by their first image
+    of = rank[of]
+    y = np.stack([np.bincount(of, column) for column in y.T], axis=1).astype(np.int64)
+    return _share_out(y, np.bincount(of), folds, seed)[of]
+
+
+def _share_out(y, size, folds, seed):
+    """The fold of each group: int (G,), from its labels y int (G, C) and its number of images."""
     order = np.random.default_rng(seed).permutation(len(y))
     fold = np.full(len(y), -1)
     # Both numbers are multiplied by `folds`, so that what one fold should get is a whole number.
-    lacks_images = np.full(folds, len(y))
+    lacks_images = np.full(folds, size.sum())
     lacks_class = np.tile(y.sum(axis=0), (folds, 1))
 
     def place(i, c):
         need = lacks_images if c is None else lacks_class[:, c]
         k = max(range(folds), key=lambda k: (need[k], lacks_images[k], -k))
         fold[i] = k
-        lacks_images[k] -= folds
+        lacks_images[k] -= folds * size[i]
         lacks_class[k] -= folds * y[i]
 
     left = y.sum(axis=0)
@@ -56,6 +68,29 @@ def check_folds(path: Path | str, labels: Labels, fold: np.ndarray, folds: int) 
             if n == 0 or n == total:
                 raise DataError(f"{path}: fold {k} has {n} of {total} images with class {name}, "
                                 f"expected some with and some without; use fewer --folds")
+
+
+def read_groups(path: Path | str, names: Sequence[str]) -> np.ndarray:
+    """Group int (N,) of the named images in a CSV with the columns ImageId,group. A group may be
+    any text; groups are numbered by their order of appearance in `names`.
+
+    Raises DataError for an image that has no row or two, and for an empty group.
+    """
+    header, rows = read_csv(Path(path), "ImageId,group")
+    if header != ["ImageId", "group"]:
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected ImageId,group")
+    group = {}
+    for n, r in rows:
+        if not r["group"] or r["ImageId"] in group:
+            raise DataError(f"{path}, row {n}: '{r['ImageId'][:80]}' in group '{r['group'][:40]}', "
+                            "expected each image once and a name for its group")
+        group[r["ImageId"]] = r["group"]
+    missing = [n for n in names if n not in group]
+    if missing:
+        raise DataError(f"{path}: no group for {len(missing)} of {len(names)} images, the first is "
+                        f"{missing[0]}")
+    number = {}
+    return np.array([number.setdefault(group[n], len(number)) for n in names])
 
 
 def read_folds(path: Path | str) -> dict[str, int]:

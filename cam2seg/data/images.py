@@ -60,29 +60,35 @@ def _reason(error):
     return str(error).splitlines()[0].split(": '/")[0] if str(error) else type(error).__name__
 
 
+def size_of(image: np.ndarray) -> tuple[int, int]:
+    """(H, W) of pixels (H, W, 3)."""
+    return image.shape[:2]
+
+
 def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | None = None,
-         after_each: Callable | None = None) -> dict[str, tuple[int, int]]:
+         after_each: Callable | None = None, measure: Callable = size_of) -> dict:
     """Decode every image once, so that a bad file shows before training: {name: (H, W)}.
 
     rows_of: {name: "file, row n"}, which an error message puts in front. after_each() is called
-    after every image; what it raises ends the scan. Raises DataError for the first bad image.
+    after every image; what it raises ends the scan. measure(pixels) gives what is kept of an image
+    uint8 (H, W, 3) in place of its size. Raises DataError for the first bad image.
     """
     folder = Path(folder)
 
-    def size(name):
+    def look(name):
         try:
-            return open_image(folder / name).shape[:2]
+            return measure(open_image(folder / name))
         except DataError as error:
             where = f"{rows_of[name]}: " if rows_of and name in rows_of else ""
             raise DataError(f"{where}{error}") from error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without the GIL
-        sizes = {}
-        for name, found in zip(names, pool.map(size, names), strict=True):
+        seen = {}
+        for name, found in zip(names, pool.map(look, names), strict=True):
             if after_each:
                 after_each()
-            sizes[name] = found
-        return sizes
+            seen[name] = found
+        return seen
 
 
 def default_size(size: tuple[int, int]) -> tuple[int, int]:

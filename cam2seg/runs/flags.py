@@ -60,6 +60,13 @@ def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
 
+def add_groups(p: argparse.ArgumentParser) -> None:
+    """Add the flag that says which images share a fold."""
+    p.add_argument("--groups", default="copies", metavar="copies|none|CSV",
+                   help="images that share a fold: copies of a picture, turned or mirrored ones "
+                   "included; none; or a CSV with the columns ImageId,group, DEV-42")
+
+
 def add_machine(p: argparse.ArgumentParser) -> None:
     """Add the flags that say what the script runs on."""
     p.add_argument("--overwrite", action="store_true", help="replace the run in --out")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import folds as folds_of_data
-from ..data import images, labels
+from ..data import copies, images, labels
 from ..data.errors import DataError
 from . import processes
 from .progress import Progress, silent
@@ -29,9 +29,9 @@ def label_path(args: argparse.Namespace) -> Path | None:
     return args.labels or (args.data and args.data / "train.csv")
 
 
-def load_labels(args: argparse.Namespace,
-                report: Callable = silent) -> tuple[labels.Labels, dict[str, tuple[int, int]]]:
-    """Labels and {name: (H, W)} of the images and labels that the flags name, all checked.
+def load_labels(args: argparse.Namespace, report: Callable = silent) -> tuple[
+        labels.Labels, dict[str, tuple[int, int]], dict[str, np.ndarray]]:
+    """Labels, {name: (H, W)} and {name: thumbnail} of the images that the flags name, all checked.
 
     Several processes check the images once: the first does it for all. Raises DataError.
     """
@@ -42,28 +42,49 @@ def load_labels(args: argparse.Namespace,
     # In reverse, because the entry that is written last stays: that of an image's first row.
     rows_of = {name: f"{path}, row {row}"
                for (name, _), row in reversed(found.rows.items()) if row}
-    sizes = scan(folder, found.names, report, rows_of)
+    seen = scan(folder, found.names, report, rows_of, copies.size_and_thumbnail)
+    sizes = {name: size for name, (size, _) in seen.items()}
     if found.rles is not None:
         labels.check_masks(path, found, sizes)
-    return found, sizes
+    return found, sizes, {name: small for name, (_, small) in seen.items()}
 
 
 def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
-         rows_of: Mapping[str, str] | None = None) -> dict[str, tuple[int, int]]:
+         rows_of: Mapping[str, str] | None = None, measure: Callable = images.size_of) -> dict:
     """Sizes {name: (H, W)} of images, each decoded once by the first process of the run.
 
-    Raises DataError for a bad image, and Stopped where a signal has asked for the end.
+    measure: see images.scan. Raises DataError for a bad image, and Stopped where a signal has asked for the end.
     """
     report("note", text=f"checking {len(names)} images in {folder}")
     clock = Progress(len(names), f"checking images in {folder}", report)
     return processes.run_on_first(
-        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1)), (DataError, OSError))
+        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1), measure),
+        (DataError, OSError))
 
 
-def new_folds(args: argparse.Namespace, found: labels.Labels) -> np.ndarray:
+def find_groups(args: argparse.Namespace, names: Sequence[str],
+                thumbnails: Mapping[str, np.ndarray], report: Callable) -> np.ndarray:
+    """Group int (N,) of images that must share a fold, by --groups: copies, none or a CSV (DEV-42).
+
+    Raises DataError for a CSV that does not name each image once.
+    """
+    if args.groups == "none":
+        return np.arange(len(names))
+    if args.groups != "copies":
+        return folds_of_data.read_groups(args.groups, names)
+    groups = copies.find_copies(np.stack([thumbnails[name] for name in names]))
+    count = int(groups.max()) + 1
+    if count < len(names):
+        report("note", text=f"{len(names)} images show {count} pictures; copies, turned or mirrored "
+               "ones included, share a fold (--groups none: they do not)")
+    return groups
+
+
+def new_folds(args: argparse.Namespace, found: labels.Labels,
+              thumbnails: Mapping[str, np.ndarray], report: Callable = silent) -> np.ndarray:
     """Fold int (N,) of labelled images: that of the run which --resume goes on with, or new ones.
 
-    Raises DataError where the folds cannot be used.
+    thumbnails: {name: uint8 (S, S)}, by which copies of an image are found. Raises DataError where the folds cannot be used.
     """
     path = args.out / "folds.csv"
     if args.fold is not None and not 0 <= args.fold < args.folds:
@@ -77,6 +98,7 @@ def new_folds(args: argparse.Namespace, found: labels.Labels) -> np.ndarray:
                             f"folds up to {args.folds - 1}")
         folds_of_data.check_folds(path, found, fold, args.folds)
         return fold
-    fold = folds_of_data.make_folds(found.y, args.folds, args.seed)
+    groups = find_groups(args, found.names, thumbnails, report)
+    fold = folds_of_data.make_folds(found.y, args.folds, args.seed, groups)
     folds_of_data.check_folds(label_path(args), found, fold, args.folds)
     return fold
