@@ -129,6 +129,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("product without the map", AUTO, "skew(A[c] * v)", "skew(v)"),
     ("clean images are no negatives of auto", AUTO, "if clean.sum() >= ENOUGH else ~labels",
      "if False else ~labels"),
+    ("all negatives of auto", AUTO, "return found & first", "return found"),
     ("no standard error", AUTO, "- np.sqrt((n + m + 1) / (12 * n * m))", "- 0"),
     ("all that the classifier tells is needed", AUTO, "KNOWN = 0.5", "KNOWN = 1.0"),
     ("map before product", AUTO, "CHOICES[1] if product >= least else CHOICES[2]",

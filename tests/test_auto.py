@@ -53,10 +53,14 @@ def literal_skewness(x, a, filter, sign):
     return m3 / m2**1.5
 
 
+def product_skewness(x, A):
+    return auto.product_skewness(contrast.responses(torch.tensor(x, dtype=torch.float32)), A)
+
+
 def test_skewness_of_the_product_equals_literal_loops():
     rng = np.random.default_rng(0)
     x, A = rng.normal(-1, 0.3, (21, 30)), rng.random((2, 21, 30))
-    found = auto.product_skewness(torch.tensor(x, dtype=torch.float32), A)
+    found = product_skewness(x, A)
     assert found.shape == (2, len(contrast.FILTERS), 2)
     for c, (f, filter), (k, sign) in [
             (c, pair, side) for c in range(2) for pair in enumerate(contrast.FILTERS)
@@ -67,17 +71,17 @@ def test_skewness_of_the_product_equals_literal_loops():
 
 def test_skewness_of_a_product_with_one_odd_pixel_in_closed_form():
     """p is 1 in one of n pixels: mean 1/n, so that skew = (n - 2) / sqrt(n - 1)."""
-    x, A = torch.zeros(20, 20), np.zeros((1, 20, 20))
+    x, A = np.zeros((20, 20)), np.zeros((1, 20, 20))
     x[4, 6] = x[10, 10] = 1.0
     A[0, 4, 6] = 1.0  # the map denies the second pixel
-    found = auto.product_skewness(x, A)[0, contrast.FILTERS.index(("dog", 0, np.inf))]
+    found = product_skewness(x, A)[0, contrast.FILTERS.index(("dog", 0, np.inf))]
     assert found[0] == pytest.approx(98 / sqrt(99), rel=1e-5)
     assert found[1] == 0  # nothing is darker than the median, so that the product is constant
 
 
 def test_flat_images_and_empty_maps_have_no_skewness():
-    assert not auto.product_skewness(torch.full((16, 16), -0.7), np.ones((2, 16, 16))).any()
-    assert not auto.product_skewness(torch.randn(16, 16), np.zeros((2, 16, 16))).any()
+    assert not product_skewness(np.full((16, 16), -0.7), np.ones((2, 16, 16))).any()
+    assert not product_skewness(np.random.default_rng(0).random((16, 16)), np.zeros((2, 16, 16))).any()
 
 
 def test_the_join_of_views_is_their_geometric_mean():
@@ -107,6 +111,17 @@ def test_negatives_are_clean_images_where_ten_are():
     assert (auto.negatives(labels) == ~labels).all()
     labels = np.concatenate([labels, np.zeros((1, 2), bool)])
     assert (auto.negatives(labels) == (labels.sum(axis=1) == 0)[:, None]).all()
+
+
+def test_a_hundred_negatives_are_drawn_the_same_for_all_classes():
+    labels = np.zeros((400, 2), bool)
+    labels[:120, 0] = labels[100:200, 1] = True
+    found = auto.negatives(labels)
+    assert (found.sum(axis=0) == 100).all() and (found[:, 0] == found[:, 1]).all()
+    assert not found[:200].any() and found[200:300].any() and found[300:].any()
+    found = auto.negatives(labels[:205])  # too few clean images: each class has its own negatives
+    assert (found.sum(axis=0) == [85, 100]).all() and not (found & labels[:205]).any()
+    assert (found == auto.negatives(labels[:205])).all()
 
 
 @pytest.mark.parametrize(("alone", "product", "classifier", "wanted"), [

@@ -66,6 +66,12 @@ def test_blur_equals_the_loops(s):
     close(contrast.blur(x, s), loop_blur(x, s), 1e-6)
 
 
+def test_blur_at_every_second_row_and_column_is_a_part_of_the_whole():
+    x = torch.randn(2, 9, 12)
+    for s in (0, 2, np.inf):
+        close(contrast.blur(x, s, step=2), contrast.blur(x, s)[:, ::2, ::2], 1e-6)
+
+
 def test_blur_keeps_a_constant_and_blurs_each_image_of_a_stack():
     for s in (0, 1, 6, 50, np.inf):
         close(contrast.blur(torch.full((7, 4), 2.5), s), 2.5, 1e-6)  # each row of K sums to 1

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ..metrics import roc_auc
-from .contrast import ENOUGH, FILTERS, otsu, responses, skew
+from .contrast import ENOUGH, otsu, skew
 
+MOST = 100  # [C-20] more negatives cost time, and hardly lower the standard error of [C-21]
 KNOWN = 0.5  # [C-22] part of what the classifier knows of a label that a simpler method must know
 PEAK = 0.3  # [C-23] threshold of a product as a part of its peak
 DOUBT = 0.5  # [C-23] share of the threshold from which a pixel is not surely background
@@ -37,20 +38,21 @@ def join_views(maps: Tensor) -> Tensor:
     return maps.prod(dim=0) ** (1 / len(maps))
 
 
-def product_skewness(x: Tensor, A: np.ndarray) -> np.ndarray:
+def product_skewness(r: Tensor, A: np.ndarray) -> np.ndarray:
     """Skewness of the product of maps A (C, H, W) with each filter's contrast, (C, F, 2).    [C-19]
 
     skew = m_3 / m_2^1.5 of p = A_c max(s r - median(s r), 0),  m_k = mean of (p - mean p)^k
 
-    The last axis is the sign s, + first. Every second row and column is enough. The skewness is 0
-    where the product is constant. It is large where a small part of what the map covers stands out,
-    and near that of the map itself where all of it does.
+    r (F, pixels) are the responses [C-3] at every second row and column, as contrast.responses gives
+    them. The last axis is the sign s, + first. The skewness is 0 where the product is constant. It
+    is large where a small part of what the map covers stands out, and near that of the map itself
+    where all of it does.
     """
-    r = responses(x)  # (F, pixels)
     A = torch.as_tensor(np.asarray(A, np.float32))[:, ::2, ::2].flatten(1)  # (C, pixels)
-    out = np.zeros((len(A), len(FILTERS), 2), np.float32)
+    above = r - r.median(dim=1, keepdim=True).values
+    out = np.zeros((len(A), len(r), 2), np.float32)
     for k, sign in enumerate((1, -1)):
-        v = (sign * r - (sign * r).median(dim=1, keepdim=True).values).clamp(min=0)
+        v = (sign * above).clamp(min=0)
         for c in range(len(A)):
             out[c, :, k] = skew(A[c] * v).numpy()
     return out
@@ -60,10 +62,13 @@ def negatives(labels: np.ndarray) -> np.ndarray:
     """The images that each class is told from, bool (N, C), by labels (N, C).    [C-20]
 
     They are the clean images. Where fewer than 10 images are clean, they are those without the
-    class.
+    class. Of more than 100, the first 100 in a fixed random order of all images are taken.
     """
-    clean = ~labels.any(axis=1)
-    return np.repeat(clean[:, None], labels.shape[1], axis=1) if clean.sum() >= ENOUGH else ~labels
+    clean, order = ~labels.any(axis=1), np.random.default_rng(0).permutation(len(labels))
+    found = clean[:, None] & ~labels if clean.sum() >= ENOUGH else ~labels
+    first = np.zeros_like(found)
+    first[order] = found[order].cumsum(axis=0) <= MOST
+    return found & first
 
 
 def tell(p: np.ndarray, q: np.ndarray) -> np.ndarray:

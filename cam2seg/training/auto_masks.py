@@ -74,9 +74,10 @@ def _skewness(log_image, maps_of, wanted, report):
     product = np.full((N, C, len(contrast.FILTERS), 2), np.nan, np.float32)
     clock = Progress(N, "auto: skewness", report)
     for i in range(N):
-        x, classes = log_image(i), np.flatnonzero(wanted[i])
-        skew[i] = contrast.skewness(x)
-        product[i, classes] = auto.product_skewness(x, maps_of(i)[classes])
+        r, classes = contrast.responses(log_image(i)), np.flatnonzero(wanted[i])
+        skew[i] = contrast.skew(r)
+        if len(classes):
+            product[i, classes] = auto.product_skewness(r, maps_of(i)[classes])
         clock.add(1)
     return skew, product
 
