@@ -7,13 +7,16 @@ both.
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
     python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
     python make_masks.py --images photos --labels labels.csv --method auto --out runs/masks
+    python make_masks.py --images photos --labels labels.csv --method seg --seg runs/seg \\
+        --out runs/round2
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
 hold true masks, the masks are scored, and --search finds the three parameters. --method contrast
 needs labels and no classifier. --method auto lets the labels choose for each class between contrast,
 the classifier's map and their product; without labels it takes the classes that reach --confidence.
-Both also write ignore.csv for train_seg.py --ignore.
+Both also write ignore.csv for train_seg.py --ignore. --method seg lets the U-Nets of a run label the
+images that they have not seen, for a second round of training.
 """
 
 import argparse
@@ -34,18 +37,24 @@ from cam2seg.runs.progress import Console, Progress
 
 FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
              "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
-METHODS = (*FROM_MAPS, "contrast", "auto")
+METHODS = (*FROM_MAPS, "contrast", "auto", "seg")
 
 
 def get_args(argv=None):
     p = flags.parser(__doc__)
     flags.add_data(p, "optional: a CSV of labels or masks, or a folder with a subfolder per class")
     p.add_argument("--cls", type=Path, default="runs/cls", help="run of train_cls.py")
+    p.add_argument("--seg", type=Path, nargs="+", default=[Path("runs/seg")], metavar="RUN",
+                   help="run of train_seg.py for --method seg; of several runs the one whose "
+                   "networks tell the labels best is taken, [C-27]")
+    p.add_argument("--select", default="entropy", choices=("entropy", "confidence", "all"),
+                   help="which pixels --method seg is sure of, [C-25], [C-26]")
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS, default="gradcam++",
                    help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
                    "within each image, without a classifier, [C-1] to [C-13]; auto: contrast, map or "
-                   "both, as the labels choose for each class, [C-18] to [C-23]")
+                   "both, as the labels choose for each class, [C-18] to [C-23]; seg: by the U-Nets of "
+                   "--seg, [C-24] to [C-27]")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -104,7 +113,7 @@ def main(args):
     folder.check_flags(args)
     report = Console()
     work = load_images(args, report)
-    make = {"contrast": masks_from_contrast, "auto": masks_from_auto}
+    make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return
@@ -192,6 +201,33 @@ def masks_from_auto(args, work, report):
     return [write_label_masks(args, work, *made, rows)], *made
 
 
+def masks_from_seg(args, work, report):
+    """Write masks.csv, ignore.csv and, where all images have a fold, folds.csv, from the U-Nets of
+    a run; see training/seg_masks.
+
+    Returns what masks_from_maps returns. True masks are used for nothing but the scores.
+    """
+    from cam2seg.training import seg_masks
+    y = work.labels.y.astype(bool)
+    scores = [mask_report.label_auc(run / "oof.csv", work.names, y, work.classes)
+              for run in args.seg]
+    run = args.seg[seg_masks.choose_run(scores)]
+    rows = [[str(path), *auc] for path, auc in zip(args.seg, scores, strict=True)]
+    print_table("How well the held-out U-Nets tell the labels, ROC-AUC [C-27]",
+                ["run", *work.classes], rows)
+    if len(args.seg) > 1:
+        print(f"the masks come from {run}")
+    work = with_held_out_folds(args, run, "best.pt", work)
+    y = work.labels.y.astype(bool)
+    folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
+                     work.classes, work.names, work.fold if (work.fold >= 0).all() else None)
+    if not processes.is_first():
+        return [], {}, {}
+    made = seg_masks.make_masks(run, inputs.image_dir(args), work.names, work.fold, y, args.select,
+                                report)
+    return [write_label_masks(args, work, *made, rows)], *made
+
+
 def log_images(args, work):
     """The function from a row number of `work` to the logarithm [C-1] of its image."""
     from cam2seg.training import label_only
@@ -214,8 +250,9 @@ def load_images(args, report):
     else:
         names = image_folder.list_images(inputs.image_dir(args))
         sizes = inputs.scan(inputs.image_dir(args), names, report)
-    if (args.gate == "labels" or args.search or args.method == "contrast") and found is None:
-        raise DataError("--gate labels, --search and --method contrast need --labels")
+    by_labels = args.method in ("contrast", "seg")
+    if (args.gate == "labels" or args.search or by_labels) and found is None:
+        raise DataError("--gate labels, --search and --method contrast or seg need --labels")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.search == "truth" and found.rles is None:
@@ -223,12 +260,15 @@ def load_images(args, report):
     if args.method == "contrast":
         fold = contrast_folds(args, found, thumbnails, report)
         return Work(names, found, sizes, fold, found.classes)
-    known = {} if args.new_images else folds.read_folds(args.cls / "folds.csv")
-    classes = folder.read_run(args.cls / "args.json")["classes"]
-    if found and found.classes != classes:
-        raise DataError(f"{path}: classes {found.classes}, but {args.cls} was trained on {classes}")
-    fold = np.array([known.get(n, -1) for n in names])
-    work = keep_trained_folds(args, Work(names, found, sizes, fold, classes))
+    runs = args.seg if args.method == "seg" else [args.cls]
+    for run in runs:
+        classes = folder.read_run(run / "args.json")["classes"]
+        if found and found.classes != classes:
+            raise DataError(f"{path}: classes {found.classes}, but {run} was trained on {classes}")
+    work = Work(names, found, sizes, np.full(len(names), -1), classes)
+    if args.method == "seg":  # masks_from_seg takes the folds of the run that it chooses
+        return work
+    work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
     if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
         raise DataError(f"{path}: --search needs true masks in two folds or more")
     return work
@@ -246,18 +286,23 @@ def contrast_folds(args, found, thumbnails, report):
     return folds.make_folds(found.y, 5, groups=groups)
 
 
-def keep_trained_folds(args, work):
-    """The same Work without the images of folds that --cls has not trained yet."""
-    trained = folder.fold_files(args.cls, f"{args.checkpoint}.pt")
+def with_held_out_folds(args, run, checkpoint, work):
+    """The same Work with the fold of a run that holds each image out, -1 for an image without one.
+
+    Images of a fold that has no such checkpoint in the run yet are left out.
+    """
+    known = {} if args.new_images else folds.read_folds(run / "folds.csv")
+    work = work._replace(fold=np.array([known.get(n, -1) for n in work.names]))
+    trained = folder.fold_files(run, checkpoint)
     if not trained:
-        raise DataError(f"{args.cls}: no fold*/{args.checkpoint}.pt, expected a run of "
-                        "train_cls.py")
+        raise DataError(f"{run}: no fold*/{checkpoint}, expected a run of train_cls.py for --cls, "
+                        "or of train_seg.py for --seg")
     keep = np.isin(work.fold, [-1, *trained])
     if not keep.any():
-        raise DataError(f"{args.cls}: no image left to mask, expected some in the folds "
+        raise DataError(f"{run}: no image left to mask, expected some in the folds "
                         f"{', '.join(map(str, trained))}")
     if not keep.all():
-        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {args.cls} has not "
+        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {run} has not "
               "trained: they get no mask")
     return work._replace(names=[n for n, k in zip(work.names, keep, strict=True) if k],
                          fold=work.fold[keep], labels=work.labels and work.labels.keep(keep))
@@ -323,20 +368,11 @@ def write_metrics(args, work, results, rles):
     title = "masks_labels" if args.search == "labels" else "masks"
     mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
                               facts)
-    for line in mask_report.advice(work.classes, facts, cell, label_auc(args, work)):
+    auc, path = None, args.cls / "oof.csv"
+    if args.method not in ("contrast", "seg") and y is not None and path.is_file():
+        auc = mask_report.label_auc(path, work.names, y, work.classes)
+    for line in mask_report.advice(work.classes, facts, cell, auc):
         print(line)
-
-
-def label_auc(args, work):
-    """ROC-AUC of each class by the classifier's out-of-fold probabilities; None without them."""
-    path = args.cls / "oof.csv"
-    if args.method == "contrast" or work.labels is None or not path.is_file():
-        return None
-    probs = csv_files.read_probs(path, work.classes)
-    rows = [i for i, name in enumerate(work.names) if name in probs]
-    y, p = work.labels.y[rows], np.array([probs[work.names[i]] for i in rows])
-    return [metrics.roc_auc(y[:, c], p[:, c]) if 0 < y[:, c].sum() < len(y) else None
-            for c in range(y.shape[1])]
 
 
 def print_table2(args, results):

@@ -200,17 +200,28 @@ def finish_fold(args, work, trained):
     trained.model.load_state_dict(state["model"])
     save_checkpoint(trained.out / "best.pt", trained.model,
                     {**trained.settings.meta, "best": [best]})
-    rles = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings)
+    rles, peaks = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings)
     if work.gate:  # DEV-34
         rles = {(n, c): rle for (n, c), rle in rles.items() if work.gate[n][c] >= args.confidence}
     names = [work.given.names[i] for i in trained.val.indices]
     if processes.is_first():
+        write_peaks(trained.out / "oof.csv", work.given.classes, {n: peaks[n] for n in names})
         labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
 
 
-def predict_masks(args, nets, batches, sizes, settings):
-    """Run lengths {(name, class index): text} of the images in `batches`.
+def write_peaks(path, classes, peaks):
+    """Write the largest probability of a pixel of each class, {image name: C values}, as a CSV.
 
+    It has the form of train_cls.py's oof.csv, so that --gate reads it too.
+    """
+    from cam2seg.data.csv_files import write_csv
+    write_csv(path, ("ImageId", *classes), ([n, *p] for n, p in peaks.items()))
+
+
+def predict_masks(args, nets, batches, sizes, settings):
+    """Run lengths {(name, class index): text} of the images in `batches`, and {name: C peaks}.
+
+    A peak is the largest probability of a pixel of the class.
     The mean probability of the networks is brought to each image's own size and thresholded there.
     settings: a fit.Settings, of which prepare, amp and report are used. Each process masks its part
     of the images, and all of them get all masks.
@@ -219,16 +230,19 @@ def predict_masks(args, nets, batches, sizes, settings):
 
     from cam2seg import models
     from cam2seg.training import epochs
-    rles, mean = {}, models.MeanProbability(nets)
+    rles, peaks, mean = {}, {}, models.MeanProbability(nets)
     names = batches.loader.dataset.names
     probs = (p for batch, _ in epochs.predict(mean, batches, settings.prepare, settings.amp,
                                               "masks", settings.report) for p in batch)
     for i, p in zip(batches.rows(), probs, strict=True):
         full = F.interpolate(p[None], size=sizes[names[i]], mode="bilinear")[0].cpu().numpy()
+        peaks[names[i]] = full.max(axis=(1, 2)).clip(0, 1).tolist()  # rounding can pass 1
         for c, heat in enumerate(full):
             mask = masks.binarize(heat, args.threshold, args.min_seg_len)
             rles[names[i], c] = masks.rle_encode(mask)
-    return {key: rle for part in processes.all_gather(rles) for key, rle in part.items()}
+    parts = processes.all_gather((rles, peaks))
+    return ({key: rle for part, _ in parts for key, rle in part.items()},
+            {name: peak for _, part in parts for name, peak in part.items()})
 
 
 def mask_new_images(args, recipe, plan, sizes):
@@ -250,7 +264,7 @@ def mask_new_images(args, recipe, plan, sizes):
     batches = Batches(new, np.arange(len(new)), args.batch_size, args.workers)
     settings = Settings(recipe.loss, prepare, args.epochs, recipe.meta, amp=args.amp,
                         report=plan.report)
-    rles = predict_masks(args, nets, batches, sizes, settings)
+    rles, _ = predict_masks(args, nets, batches, sizes, settings)
     if processes.is_first():
         labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
     print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")
@@ -277,12 +291,22 @@ def finished_masks(args, work):
     return sorted(names), rles
 
 
+def finished_peaks(args, work):
+    """{image name: C peaks} of the images whose fold is finished, from its CSV file."""
+    from cam2seg.data.csv_files import read_probs
+    peaks = {}
+    for path in folder.fold_files(args.out, "oof.csv").values():
+        peaks.update(read_probs(path, work.given.classes))
+    return peaks
+
+
 def write_results(args, work):
-    """Write oof_masks.csv and metrics.json of the union of all folds; print Table 3 where true
-    masks are known."""
+    """Write oof_masks.csv, oof.csv and metrics.json of the union of all folds; print Table 3 where
+    true masks are known."""
     names, rles = finished_masks(args, work)
     given, truth = work.given, work.truth
     labels.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
+    write_peaks(args.out / "oof.csv", given.classes, finished_peaks(args, work))
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
     result = {"classes": given.classes, "args": folder.result_flags(args), "images": len(names)}
     if truth is not None:

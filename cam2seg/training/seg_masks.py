@@ -1,0 +1,73 @@
+"""Masks of labelled images by the U-Nets of a run (make_masks.py --method seg).
+
+Each image of the run's folds is masked by the network that has not seen it, and any other image by
+the mean over the folds. The functions get images and labels, and no mask drawn by a person.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..masks import rle_encode
+from ..methods import relabel
+from ..runs.progress import Progress, silent
+from . import predictor
+
+SAMPLE = 500  # images whose probabilities set the limits of [C-25] and [C-26], at the most
+STEP = 4  # every fourth row and column of them
+
+
+def choose_run(scores: Sequence[Sequence]) -> int:
+    """The first of the runs with the highest mean ROC-AUC over the classes that have one.
+
+    scores: for each run what mask_report.label_auc gives for its oof.csv.    [C-27]
+    """
+    means = [np.mean([a for a in one if a is not None] or [0.0]) for one in scores]
+    return int(np.argmax(means))
+
+
+def make_masks(run: Path | str, image_dir: Path, names: Sequence[str], fold: np.ndarray,
+               y: np.ndarray, select: str, report: Callable = silent) -> tuple[dict, dict]:
+    """The run lengths of the masks, and of the ignored pixels, of N named images.
+
+    fold int (N,) says which network has not seen an image; -1 asks for the mean over the folds.
+    y bool (N, C): a class without its label gets no mask, and its pixels are ground for sure.
+    select: see relabel.limits. Both results are {(name, class index): run lengths}. Where a class
+    with a label gets no mask, its whole image is ignored.
+    """
+    predict = predictor.load(run)
+
+    def probabilities(i):
+        return predict(image_dir / names[i], fold=None if fold[i] < 0 else int(fold[i])
+                       ).probabilities
+
+    limit = _limits(probabilities, y, select, report)
+    made, ignored = {}, {}
+    clock = Progress(len(names), "seg: masks", report)
+    for i, name in enumerate(names):
+        if y[i].any():
+            p = probabilities(i)
+            for c in np.flatnonzero(y[i]).tolist():
+                mask, left_out = relabel.mask_of(p[c], limit[c], select)
+                made[name, c] = rle_encode(mask)
+                left_out |= not mask.any()
+                if left_out.any():
+                    ignored[name, c] = rle_encode(left_out)
+        clock.add(1)
+    return made, ignored
+
+
+def _limits(probabilities, y, select, report):
+    """The limits [C-25], [C-26] of each class, from evenly spaced images with its label."""
+    rows = np.flatnonzero(y.any(axis=1))
+    if len(rows) > SAMPLE:
+        rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
+    seen = [[] for _ in range(y.shape[1])]
+    clock = Progress(len(rows), "seg: limits", report)
+    for i in rows if select != "all" else ():
+        p = probabilities(i)[:, ::STEP, ::STEP]
+        for c in np.flatnonzero(y[i]):
+            seen[c].append(p[c])
+        clock.add(1)
+    return [relabel.limits(p, select) for p in seen]

@@ -1,0 +1,118 @@
+"""Masks that the U-Nets of a run draw of labelled images: make_masks.py --method seg."""
+
+import math
+from statistics import median
+
+import numpy as np
+import pytest
+from conftest import call
+
+from cam2seg import masks, metrics
+from cam2seg.data.labels import read_masks
+from cam2seg.methods import relabel
+from cam2seg.report.mask_report import label_auc
+from cam2seg.training import seg_masks
+
+
+def literal_entropy(p):
+    return -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
+
+
+def test_entropy_is_that_of_a_coin():
+    assert relabel.entropy(np.array([0.0, 1.0, 0.5])).tolist() == [0, 0, 1]
+    p = np.random.default_rng(0).random(50)
+    np.testing.assert_allclose(relabel.entropy(p), [literal_entropy(q) for q in p], rtol=1e-12)
+
+
+@pytest.mark.parametrize("select", ["entropy", "confidence"])
+@pytest.mark.parametrize("sharp", [0.3, 8])  # with and without the fixed limit
+def test_masks_and_limits_are_those_of_a_loop_over_pixels(select, sharp):
+    rng = np.random.default_rng(1)
+    p = [1 / (1 + np.exp(-sharp * rng.normal(size=(6, 7)))) for _ in range(4)]
+    pixels = [float(q) for a in p for q in a.ravel()]
+    expected = []
+    for side in ([q for q in pixels if q <= 0.5], [q for q in pixels if q > 0.5]):
+        if select == "entropy":
+            expected.append(max(median(map(literal_entropy, side)), 0.1))
+        else:
+            expected.append(min(median(max(q, 1 - q) for q in side), 0.9))
+    limit = relabel.limits(p, select)
+    np.testing.assert_allclose(limit, expected, rtol=1e-12)
+    mask, ignored = relabel.mask_of(p[0], limit, select)
+    for (i, j), q in np.ndenumerate(p[0]):
+        nu = expected[int(q > 0.5)]
+        sure = literal_entropy(q) <= nu if select == "entropy" else max(q, 1 - q) >= nu
+        assert (mask[i, j], ignored[i, j]) == (sure and q > 0.5, not sure)
+    assert mask.any() and ignored.any()
+
+
+def test_all_takes_every_pixel_and_an_empty_side_has_the_fixed_limit():
+    p = np.array([[0.1, 0.51], [0.5, 0.9]])
+    mask, ignored = relabel.mask_of(p, relabel.limits([p], "all"), "all")
+    assert mask.tolist() == [[False, True], [False, True]] and not ignored.any()
+    assert relabel.limits([np.zeros((2, 2))], "entropy") == (0.1, 0.1)
+    assert relabel.limits([], "confidence") == (0.9, 0.9)
+    with pytest.raises(ValueError, match="select 'most', expected entropy, confidence or all"):
+        relabel.limits([p], "most")
+
+
+def test_the_run_that_tells_the_labels_best_is_chosen():
+    assert seg_masks.choose_run([[0.8, 0.9], [0.9, 0.9], [None, 0.9]]) == 1
+    assert seg_masks.choose_run([[0.8, None], [0.8, None]]) == 0
+    assert seg_masks.choose_run([[None], [0.1]]) == 1
+
+
+@pytest.fixture
+def by_number(shapes, tmp_path):
+    """The labels alone, with the names that the classes of train.csv have."""
+    path = tmp_path / "by_number.csv"
+    path.write_text((shapes / "labels.csv").read_text().replace("disc,bar", "1,2"))
+    return path
+
+
+def test_a_unet_labels_the_images_that_it_has_not_seen(shapes, runs, by_number, tmp_path, capsys):
+    out = tmp_path / "round2"
+    assert call("make_masks", "--images", shapes / "train_images", "--labels", by_number,
+                "--method", "seg", "--seg", runs / "seg", "--out", out) == 0
+    assert "ROC-AUC [C-27]" in capsys.readouterr().out
+    made = read_masks(out / "masks.csv", shapes / "train_images", ["1", "2"])
+    ignored = read_masks(out / "ignore.csv", shapes / "train_images", ["1", "2"])
+    assert (out / "folds.csv").read_text() == (runs / "seg/folds.csv").read_text()
+    held_out = read_masks(runs / "seg/oof_masks.csv", shapes / "train_images", ["1", "2"])
+    truth = read_masks(shapes / "train.csv", shapes / "train_images", ["1", "2"])
+    agree = []
+    for i, name in enumerate(truth.names):
+        for c in range(2):
+            get = {k: masks.rle_decode(m.rles.get((name, c), ""), (64, 64)) for k, m in
+                   (("new", made), ("left", ignored), ("old", held_out), ("true", truth))}
+            has = (i % 2, i % 4 > 1)[c]
+            assert get["new"].any() <= bool(has) and get["left"].any() <= bool(has)
+            assert not (get["new"] & get["left"]).any()
+            assert (get["new"] <= get["old"]).all()  # the U-Net's own threshold is 0.2
+            if has and get["new"].any():
+                agree.append(metrics.dice(get["new"], get["true"]))
+    assert len(agree) > 30 and np.mean(agree) > 0.6
+
+
+def test_of_several_runs_the_one_that_is_taken_is_named(shapes, runs, by_number, tmp_path, capsys):
+    flags = ("--method", "seg", "--seg", runs / "seg", runs / "seg", "--select", "all")
+    assert call("make_masks", "--images", shapes / "train_images", "--labels", by_number, *flags,
+                "--out", tmp_path / "a") == 0
+    assert f"the masks come from {runs}/seg" in capsys.readouterr().out
+    names = sorted(p.name for p in (shapes / "train_images").iterdir())
+    y = np.array([(i % 2, i % 4 > 1) for i in range(len(names))])
+    auc = label_auc(runs / "seg/oof.csv", names, y, ["1", "2"])
+    assert min(auc) > 0.9
+
+
+def test_seg_without_labels_and_a_run_of_other_classes_are_refused(shapes, runs, by_number,
+                                                                     tmp_path, refused):
+    line = refused("make_masks", "--images", shapes / "train_images", "--method", "seg", "--seg",
+                   runs / "seg", "--out", tmp_path / "m")
+    assert "--method contrast or seg need --labels" in line
+    line = refused("make_masks", "--images", shapes / "train_images", "--labels",
+                   shapes / "labels.csv", "--method", "seg", "--seg", runs / "seg", "--out", tmp_path / "m")
+    assert "was trained on ['1', '2']" in line
+    line = refused("make_masks", "--images", shapes / "train_images", "--labels", by_number,
+                   "--method", "seg", "--seg", tmp_path / "none", "--out", tmp_path / "m")
+    assert str(tmp_path / "none") in line
