@@ -17,6 +17,7 @@ import numpy as np
 # int() would also take "1_000" and the digits of other scripts, which no other reader of the format
 # accepts.
 WHOLE = re.compile(r"-?[0-9]{1,18}")
+RUNS = re.compile(r"[0-9]{1,18}( [0-9]{1,18})*")  # what rle_encode writes is read in one step
 
 
 def rle_encode(mask: np.ndarray) -> str:
@@ -27,10 +28,15 @@ def rle_encode(mask: np.ndarray) -> str:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W), got shape {mask.shape}")
-    flat = np.zeros(mask.size + 2, np.int8)
-    flat[1:-1] = mask.T.ravel() != 0  # column by column
-    edges = np.flatnonzero(np.diff(flat)) + 1  # by turns: a start, and one past an end
-    edges[1::2] -= edges[::2]  # that end becomes a length
+    H, W = mask.shape
+    used = np.flatnonzero((mask if mask.dtype == bool else mask != 0).any(axis=0))
+    if not used.size:
+        return ""
+    first, last = used[0], used[-1] + 1  # most masks fill few columns
+    flat = np.zeros(H * (last - first) + 2, bool)
+    flat[1:-1].reshape(last - first, H)[:] = mask[:, first:last].T  # column by column
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + H * first + 1  # by turns a start and an end
+    edges[1::2] -= edges[::2]  # one past an end becomes a length
     return " ".join(map(str, edges.tolist()))
 
 
@@ -41,10 +47,11 @@ def rle_decode(rle: str, size: tuple[int, int]) -> np.ndarray:
     """
     H, W = size
     runs = checked_runs(rle, size)
-    steps = np.zeros(H * W + 1, np.int8)
-    steps[runs[:, 0] - 1] += 1
-    steps[runs[:, 0] - 1 + runs[:, 1]] -= 1  # 0 where the next run starts at once
-    return np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(W, H).T
+    edges = np.zeros(2 * len(runs) + 2, np.int64)  # 0, start, end, start, end, ..., H * W
+    edges[1:-1] = (runs.cumsum(axis=1) - 1).ravel()
+    edges[-1] = H * W
+    inside = np.arange(len(edges) - 1) % 2 == 1
+    return np.repeat(inside, np.diff(edges)).reshape(W, H).T
 
 
 def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
@@ -55,13 +62,17 @@ def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
     H * W. The message quotes the value or the run.
     """
     H, W = size
-    values = rle.split()
-    wrong = [v for v in values if not WHOLE.fullmatch(v)]
-    if wrong:
-        raise ValueError(f"'{wrong[0][:20]}' is not a whole number")
+    if RUNS.fullmatch(rle):
+        values = np.fromstring(rle, np.int64, sep=" ")
+    else:
+        words = rle.split()
+        wrong = [word for word in words if not WHOLE.fullmatch(word)]
+        if wrong:
+            raise ValueError(f"'{wrong[0][:20]}' is not a whole number")
+        values = np.array(words, np.int64)
     if len(values) % 2:
         raise ValueError(f"{len(values)} values, expected start/length pairs")
-    runs = np.array(values, np.int64).reshape(-1, 2)
+    runs = values.reshape(-1, 2)
     ends = runs.sum(axis=1)  # one past the last pixel, 1-based
     bad = np.flatnonzero((runs < 1).any(axis=1))
     if bad.size:
@@ -72,6 +83,25 @@ def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
     if len(runs) and ends[-1] > H * W + 1:
         raise ValueError(f"run {_show(runs, -1)} ends beyond the image's {H} x {W} pixels")
     return runs
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> int:
+    """How many pixels two masks share, from their runs int64 (n, 2) and (m, 2); see checked_runs.
+
+    F(x) counts the pixels of b before the pixel x. A run of a from x to y shares F(y) - F(x) with
+    b. No mask is drawn, so that the cost is that of the runs and not of the image.
+    """
+    if not (len(a) and len(b)):
+        return 0
+    before = np.concatenate([[0], b[:, 1].cumsum()])
+
+    def F(x):
+        k = np.searchsorted(b[:, 0], x, side="right")  # runs of b that start before x, or at it
+        last = b[np.maximum(k - 1, 0)]
+        beyond = np.maximum(last.sum(axis=1) - x, 0)  # what the last of them has after x
+        return np.where(k > 0, before[k] - beyond, 0)
+
+    return int((F(a.sum(axis=1)) - F(a[:, 0])).sum())
 
 
 def _show(runs, row):

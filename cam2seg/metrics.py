@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .masks import decode_all
+from .masks import checked_runs, overlap
 
 SCORES = ("dice_pairs", "dice_present", "dice_dataset", "iou", "precision", "recall")
 Scores = dict[str, tuple[list[float | None], float | None]]  # name: values of the classes, mean
@@ -51,12 +51,16 @@ def mask_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
     """The counts inter, truth and pred of all pairs, in pixels, as int64 (3, N, C).
 
     `truth` and `pred` map (image name, class index) to run lengths; a pair without an entry has an
-    empty mask. `sizes` maps each of the N names to its (H, W), and `classes` is C.
+    empty mask. `sizes` maps each of the N names to its (H, W), and `classes` is C. The counts come
+    from the runs, and no mask is drawn. Raises ValueError as masks.checked_runs does.
     """
     out = np.zeros((3, len(names), classes), np.int64)
     for i, name in enumerate(names):
-        t, p = (decode_all(rles, name, sizes[name], classes) for rles in (truth, pred))
-        out[:, i] = [m.sum(axis=(1, 2)) for m in (t & p, t, p)]
+        for c in range(classes):
+            t, p = (rles.get((name, c), "") for rles in (truth, pred))
+            if t or p:
+                t, p = checked_runs(t, sizes[name]), checked_runs(p, sizes[name])
+                out[:, i, c] = overlap(t, p), t[:, 1].sum(), p[:, 1].sum()
     return out
 
 

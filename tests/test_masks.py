@@ -129,6 +129,21 @@ def test_decoder_is_the_literal_one_and_encoding_is_canonical(case):
     assert masks.rle_encode(masks.rle_decode(canonical, size)) == canonical
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_overlap_counts_the_pixels_that_both_masks_have(H, W, seed):
+    rng = np.random.default_rng(seed)
+    pair = rng.random((2, H, W)) < rng.random((2, 1, 1))
+    a, b = (masks.checked_runs(masks.rle_encode(m), (H, W)) for m in pair)
+    assert masks.overlap(a, b) == masks.overlap(b, a) == (pair[0] & pair[1]).sum()
+
+
+def test_overlap_of_runs_that_touch_and_of_none():
+    a, b = np.array([[1, 2], [3, 2]]), np.array([[2, 1], [3, 1], [9, 1]])
+    assert masks.overlap(a, b) == masks.overlap(b, a) == 2
+    assert masks.overlap(a, np.zeros((0, 2), int)) == 0
+
+
 def test_touching_runs_are_read_and_written_as_one():
     mask = masks.rle_decode("1 2 3 2 6 1", (3, 3))
     np.testing.assert_array_equal(mask, drawn("##.", "#..", "##."))
