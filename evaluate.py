@@ -17,6 +17,7 @@ import numpy as np
 
 from cam2seg import masks, metrics
 from cam2seg.data import folds, images, labels, stored_maps
+from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
 from cam2seg.report import pictures
 from cam2seg.report.tables import print_table
@@ -88,7 +89,7 @@ def load(args, report):
     truth, sizes, _ = inputs.load_labels(args, report)
     if truth.rles is None:
         raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
-    given, paths = load_masks(args, truth, sizes)
+    truth, given, paths = load_masks(args, truth, sizes, report)
     scored = truth.y.any(axis=1) if args.over == "defect" else np.ones(len(truth.names), bool)
     if args.missing == "skip":
         covered = set.intersection(*(set(m.names) for m in given.values()))
@@ -102,19 +103,23 @@ def load(args, report):
     return Work(truth, sizes, given, paths, fold, int((~scored).sum()))
 
 
-def load_masks(args, truth, sizes):
-    """Labels {title: masks} and {title: path} of the NAME=CSV arguments, with the truth's classes.
+def load_masks(args, truth, sizes, report):
+    """The truth, Labels {title: masks} and {title: path} of the NAME=CSV arguments.
 
-    Raises DataError for a title that is taken, and with --missing error for an image without rows.
+    All get the same classes: those of the truth, and those that only a mask file names. Raises
+    DataError for a title that is taken, and with --missing error for an image without rows.
     """
-    given, paths = {}, {}
+    given, paths, chosen = {}, {}, inputs.chosen_classes(args)
     for text in args.masks:
         title, _, path = text.rpartition("=")
         path = Path(path)
         title = title or (f"{path.parent.name}/{path.stem}")
         if title in (*given, EMPTY, WHOLE):
             raise DataError(f"'{title}' is taken: give each CSV a name of its own, as a={path}")
-        got = labels.read_masks(path, inputs.image_dir(args), truth.classes)
+        got = labels.read_masks(path, inputs.image_dir(args), chosen, bool(chosen))
+        if not set(got.classes) & set(truth.classes):
+            raise DataError(f"{path}: classes {', '.join(got.classes)}, expected some of "
+                            f"{', '.join(truth.classes)}")
         named = {n for n, _ in got.rows}
         absent = [n for n, any_class in zip(truth.names, truth.y.any(axis=1), strict=True)
                   if n not in named and (any_class or args.over == "all")]
@@ -122,8 +127,14 @@ def load_masks(args, truth, sizes):
             raise DataError(f"{path}: no row for {len(absent)} images, the first is {absent[0]}; "
                             "--missing empty counts them as empty, --missing skip leaves them out")
         labels.check_masks(path, got, sizes)
-        given[title], paths[title] = got._replace(names=sorted(named)), path
-    return given, paths
+        given[title], paths[title] = got, path
+    more = {name for got in given.values() for name in got.classes} - set(truth.classes)
+    classes = in_order({*truth.classes, *more}) if more else truth.classes
+    if more:
+        report("note", text=f"no true mask has class {', '.join(in_order(more))}")
+    given = {title: got.of_classes(classes)._replace(names=sorted({n for n, _ in got.rows}))
+             for title, got in given.items()}
+    return truth.of_classes(classes), given, paths
 
 
 def whole_images(work):
@@ -226,7 +237,8 @@ def pictures_of(args, work, maps, name, c):
 def open_maps(run_folder, classes):
     """Function (name, class index, (H, W)) -> map (H, W) in [0, 1] of a make_masks.py run.
 
-    Returns None for a folder without maps. The function gives zeros for an image without a map.
+    Returns None for a folder without maps. The function gives zeros for an image or a class
+    without a map.
     """
     if not (run_folder / "maps.csv").exists():
         return None
@@ -236,15 +248,17 @@ def open_maps(run_folder, classes):
         raise DataError(f"{run_folder}/metrics.json: no --norm in it, expected that of "
                         "make_masks.py")
     names, its_classes, _, maps = stored_maps.read(run_folder)
-    if its_classes != classes:
+    if not set(its_classes) & set(classes):
         raise DataError(f"{run_folder}/maps.csv, row 1: maps of classes {','.join(its_classes)}, "
-                        f"expected {','.join(classes)}")
+                        f"expected some of {','.join(classes)}")
     row = {name: i for i, name in enumerate(names)}
+    column = {name: c for c, name in enumerate(its_classes)}
 
     def map_of(name, c, size):
-        if name not in row:
+        if name not in row or classes[c] not in column:
             return np.zeros(size)
-        return cam.numpy_maps(maps[row[name]], size, used["norm"], used["norm_after"])[c]
+        small = maps[row[name], [column[classes[c]]]]
+        return cam.numpy_maps(small, size, used["norm"], used["norm_after"])[0]
 
     return map_of
 

@@ -244,8 +244,9 @@ def write_label_masks(args, work, rles, ignored, choice):
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
     path, found, thumbnails = inputs.label_path(args), None, {}
+    classes, only = (None, False) if args.method == "contrast" else trained_classes(args)
     if path and (path.exists() or args.labels):
-        found, sizes, thumbnails = inputs.load_labels(args, report)
+        found, sizes, thumbnails = inputs.load_labels(args, report, classes, only)
         names = found.names
     else:
         names = image_folder.list_images(inputs.image_dir(args))
@@ -260,11 +261,6 @@ def load_images(args, report):
     if args.method == "contrast":
         fold = contrast_folds(args, found, thumbnails, report)
         return Work(names, found, sizes, fold, found.classes)
-    runs = args.seg if args.method == "seg" else [args.cls]
-    for run in runs:
-        classes = folder.read_run(run / "args.json")["classes"]
-        if found and found.classes != classes:
-            raise DataError(f"{path}: classes {found.classes}, but {run} was trained on {classes}")
     work = Work(names, found, sizes, np.full(len(names), -1), classes)
     if args.method == "seg":  # masks_from_seg takes the folds of the run that it chooses
         return work
@@ -272,6 +268,23 @@ def load_images(args, report):
     if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
         raise DataError(f"{path}: --search needs true masks in two folds or more")
     return work
+
+
+def trained_classes(args):
+    """The classes that --cls, or the runs of --seg, were trained on, and whether --classes has
+    chosen them from others."""
+    only, classes, chosen = False, None, inputs.chosen_classes(args)
+    for path in args.seg if args.method == "seg" else [args.cls]:
+        trained = folder.read_run(path / "args.json")
+        only |= bool(trained["args"].get("classes"))
+        if classes and trained["classes"] != classes:
+            raise DataError(f"{path} was trained on {' '.join(trained['classes'])}, expected "
+                            f"{' '.join(classes)}")
+        classes = trained["classes"]
+        if chosen and sorted(chosen) != sorted(classes):
+            raise DataError(f"--classes {' '.join(chosen)}: {path} was trained on "
+                            f"{' '.join(classes)}")
+    return classes, only
 
 
 def contrast_folds(args, found, thumbnails, report):

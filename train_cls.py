@@ -44,7 +44,8 @@ def get_args(argv=None):
                    help="how many best epochs by validation loss are averaged, [P] V")
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
                    help="BatchNorm statistics: re-estimated, or averaged too, DEV-7")
-    p.add_argument("--folds", type=flags.positive, default=5, help="[P] III")
+    p.add_argument("--folds", type=flags.positive, default=5,
+                   help="[P] III; fewer where a class has too few images, DEV-43")
     flags.add_groups(p)
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
@@ -68,7 +69,7 @@ def main(args):
     batches.check_batches(args.batch_size, fold, size)
     folder.start_run(args, [inputs.label_path(args), args.weights], labels.classes, labels.names,
                      fold)
-    folds = range(args.folds) if args.fold is None else [args.fold]
+    folds = range(fold.max() + 1) if args.fold is None else [args.fold]
     if args.resume:
         check_resumable(args, labels, recipe, folds)
     cross_validation.cross_validate(recipe, plan, folds)

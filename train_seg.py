@@ -103,7 +103,11 @@ def main(args):
 def load(args, report):
     """Read and check all inputs: Work of the images that have a fold and a row in --masks."""
     image_dir, path = inputs.image_dir(args), inputs.label_path(args)
-    given = labels.read_masks(args.masks, image_dir)
+    chosen = inputs.chosen_classes(args)
+    given = labels.read_masks(args.masks, image_dir, chosen, bool(chosen))
+    report("note", text=inputs.labels_line(args.masks, image_dir, given))
+    if not given.y.any():
+        raise DataError(f"{args.masks}: every mask is empty, expected at least one that is not")
     known = folds.read_folds(args.folds)
     has_fold = np.array([n in known for n in given.names])
     left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
@@ -121,11 +125,11 @@ def load(args, report):
     labels.check_masks(args.masks, given, sizes)
     truth = ignored = gate = None
     if path and (path.exists() or args.labels):
-        truth = labels.read_labels(path, image_dir, given.classes)
+        truth = labels.read_labels(path, image_dir, given.classes, bool(chosen))
         if truth.rles is not None:
             labels.check_masks(path, truth, sizes)
     if args.ignore:
-        found = labels.read_masks(args.ignore, image_dir, given.classes)
+        found = labels.read_masks(args.ignore, image_dir, given.classes, bool(chosen))
         labels.check_masks(args.ignore, found, sizes)
         ignored = found.rles
     if args.gate:

@@ -7,7 +7,7 @@ LONG = 10 ** 6
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
 ABSENT = "is not in the image folder"
-IDS = "expected ids from 1 up to 999"
+IDS = "expected ids from 0 up to 999"
 NO_CSV = "cannot be read as CSV in UTF-8"
 
 
@@ -145,8 +145,7 @@ MASK_FILES = {  # masks that evaluate.py is to compare with the true ones
     "nothing": ("", f": no rows, expected {FORMS}"),
     "labels only": ("ImageId,ClassId\n00.jpg,1\n",
                     ": no masks in it, expected a column EncodedPixels"),
-    "a class the truth has not": (row("02.jpg,3,1 3"), ", row 4: class '3', expected one of 1, 2"),
-    "class 0": (row("02.jpg,0,1 3"), ", row 4: class '0', expected one of 1, 2"),
+    "no class of the truth": (HEAD + "00.jpg,3,1 3\n", ": classes 3, expected some of 1, 2"),
     "an absent image": (row("99.jpg,1,1 3"), f", row 4: image '99.jpg' {ABSENT}"),
     "masks of a larger size": (row("02.jpg,1,2000 9"),
                                ", row 4: 02.jpg: run '2000 9' ends beyond the image's 40 x 40 pix"),

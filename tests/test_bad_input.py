@@ -15,8 +15,8 @@ LABEL_FILES = [
     ("a cell too few", edited(2, "02.jpg,1"), "row 4: 2 cells, expected 3"),
     ("an absent image", edited(4, "99.jpg,1,1 3"), "row 6: image '99.jpg' is not in the image"),
     ("a path out of the folder", edited(0, "../x.jpg,1,1 3"), "row 2: image '../x.jpg' is not in"),
-    ("class 0", edited(1, "01.jpg,0,1 3"), "row 3: class '0', expected ids from 1 up"),
-    ("class 1.5", edited(1, "01.jpg,1.5,1 3"), "row 3: class '1.5', expected ids from 1 up"),
+    ("class 0", "ImageId,ClassId\n00.jpg,1\n01.jpg,0\n", "row 3: class '0', expected ids from 1 up"),
+    ("class 1.5", edited(1, "01.jpg,1.5,1 3"), "row 3: class '1.5', expected ids from 0 up"),
     ("a doubled row", edited(1, "00.jpg,1,1 3"), "row 3: 00.jpg 1 stands in row 2 already"),
     ("an odd run length", edited(5, "05.jpg,1,1 3 9"), "row 7: 05.jpg: 3 values, expected start"),
     ("a run of words", edited(5, "05.jpg,1,one two"), "row 7: 05.jpg: 'one' is not a whole number"),
@@ -24,13 +24,16 @@ LABEL_FILES = [
     ("a mask larger than its image", edited(5, "05.jpg,1,1600 2"),
      "row 7: 05.jpg: run '1600 2' ends beyond the image's 40 x 40 pixels"),
     ("overlapping runs", edited(5, "05.jpg,1,1 5 3 5"), "row 7: 05.jpg: run '3 5' starts before"),
-    ("a class that never occurs", edited(0, "00.jpg,4,1 3"), "class 3 never occurs"),
-    ("a column of zeros", "ImageId,a,b\n" + "".join(f"{i:02d}.jpg,{i % 2},0\n" for i in range(12)),
-     "class b never occurs"),
+    ("a class of one image", edited(0, "00.jpg,4,1 3"), "class 4 is in 1 of 12 images, expected at "
+     "least two with it and two without it: add images with it, or leave the class out by "
+     "--classes"),
+    ("columns of zeros", "ImageId,a,b\n" + "".join(f"{i:02d}.jpg,0,0\n" for i in range(12)),
+     "class a, b in no image, expected at least one labelled image"),
     ("a 2 among the 0/1", "ImageId,a\n00.jpg,2\n", "row 2: '2' in a, expected 0 or 1"),
-    ("a fold without a positive", HEAD + "00.jpg,1,1 3\n", "images with class 1, expected some"),
+    ("a fold without a positive", HEAD + "00.jpg,1,1 3\n", "class 1 is in 1 of 12 images"),
     ("a class in every image", "ImageId,a\n" + "".join(f"{i:02d}.jpg,1\n" for i in range(12)),
-     "images with class a, expected some with and some without"),
+     "class a is in 12 of 12 images, expected at least two with it and two without it: add images "
+     "without it, or leave the class out by --classes"),
 ]
 
 
@@ -76,16 +79,19 @@ def test_image_that_cannot_be_read(photos, tmp_path, capsys, runs, script, break
 
 
 def test_missing_folders_and_files(photos, tmp_path, capsys, runs, shapes):
+    (tmp_path / "ids.csv").write_text("ImageId,ClassId\n001.png,1\n002.png,2\n")
     cases = [
         (("train_cls", "--data", tmp_path / "none"), "none/train.csv: cannot be read"),
         (("train_cls", "--images", tmp_path / "none", "--labels", shapes / "labels.csv"),
          "none: no such folder, expected one with images"),
         (("train_cls", "--images", photos), "no labels given: --labels CSV"),
-        (("train_cls", "--data", shapes, "--folds", 1), "--folds 1: expected 2 to 48"),
+        (("train_cls", "--data", shapes, "--folds", 1), "--folds 1: expected 2 or more"),
         (("train_cls", "--data", shapes, "--fold", 5), "--fold 5: expected 0 to 4"),
         (("make_masks", "--data", shapes, "--cls", tmp_path), "folds.csv: cannot be read"),
         (("make_masks", "--images", photos, "--cls", runs / "cls", "--search"), "need --labels"),
         (("make_masks", "--images", shapes / "train_images", "--labels", shapes / "labels.csv",
+          "--cls", runs / "cls"), "labels.csv, row 3: class 'disc', expected one of 1, 2"),
+        (("make_masks", "--images", shapes / "train_images", "--labels", tmp_path / "ids.csv",
           "--cls", runs / "cls", "--search"), "--search needs true masks"),
         (("train_seg", "--data", shapes, "--masks", shapes / "labels.csv", "--folds",
           runs / "cls/folds.csv"), "no masks in it"),

@@ -45,13 +45,13 @@ def check_masks_form(labels, classes):
     assert labels.names == ["a.jpg", "b.jpg"]
     assert labels.classes == classes
     assert labels.y.dtype == np.uint8
-    assert labels.y.tolist() == [[1, 0, 0], [1, 0, 1]]
-    assert labels.rles == {("a.jpg", 0): "5 5", ("b.jpg", 0): "2 1", ("b.jpg", 2): "1 2 7 1"}
-    assert labels.rows == {("b.jpg", 2): 2, ("a.jpg", 0): 3, ("b.jpg", 0): 4}
+    assert labels.y.tolist() == [[1, 0], [1, 1]]
+    assert labels.rles == {("a.jpg", 0): "5 5", ("b.jpg", 0): "2 1", ("b.jpg", 1): "1 2 7 1"}
+    assert labels.rows == {("b.jpg", 1): 2, ("a.jpg", 0): 3, ("b.jpg", 0): 4}
 
 
 def test_image_class_and_mask_in_three_columns(tmp_path):
-    check_masks_form(read_labels(table(tmp_path, MASKS)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, MASKS)), ["1", "3"])
 
 
 @pytest.mark.parametrize("text", [
@@ -63,23 +63,23 @@ def test_image_class_and_mask_in_three_columns(tmp_path):
     '"ImageId","ClassId","EncodedPixels"\n"b.jpg","3","1 2 7 1"\n"a.jpg",1,"5 5"\nb.jpg,1,"2 1"\n',
 ])
 def test_byte_order_mark_line_ends_blanks_and_quotes_do_not_matter(tmp_path, text):
-    check_masks_form(read_labels(str(table(tmp_path, text))), ["1", "2", "3"])
+    check_masks_form(read_labels(str(table(tmp_path, text))), ["1", "3"])
 
 
 def test_order_and_number_of_columns_do_not_matter(tmp_path):
     text = ",EncodedPixels,ClassId,note,ImageId\n" \
            "0,1 2 7 1,3,x,b.jpg\n1,5 5,1,,a.jpg\n2,2 1,1,,b.jpg\n"
-    check_masks_form(read_labels(table(tmp_path, text)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, text)), ["1", "3"])
 
 
 def test_blank_lines_are_passed_over_and_counted(tmp_path):
     labels = read_labels(table(tmp_path, MASKS.replace("\na.jpg", "\n\n\na.jpg")))
-    assert labels.rows == {("b.jpg", 2): 2, ("a.jpg", 0): 5, ("b.jpg", 0): 6}
+    assert labels.rows == {("b.jpg", 1): 2, ("a.jpg", 0): 5, ("b.jpg", 0): 6}
 
 
 def test_image_and_class_joined_in_one_column(tmp_path):
     text = "ImageId_ClassId,EncodedPixels\nb.jpg_3,1 2 7 1\na.jpg_1,5 5\nb.jpg_1,2 1\n"
-    check_masks_form(read_labels(table(tmp_path, text)), ["1", "2", "3"])
+    check_masks_form(read_labels(table(tmp_path, text)), ["1", "3"])
 
 
 def test_image_and_class_name_joined_in_one_column(tmp_path):
@@ -147,24 +147,25 @@ def test_a_folder_per_class_and_clean_for_none(tmp_path):
 def test_folders_named_by_ids_and_by_fixed_classes(tmp_path):
     picture_files(tmp_path, "3/a.png", "1/b.png")
     labels = read_labels(tmp_path)
-    assert (labels.names, labels.classes) == (["1/b.png", "3/a.png"], ["1", "2", "3"])
-    assert labels.y.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert (labels.names, labels.classes) == (["1/b.png", "3/a.png"], ["1", "3"])
+    assert labels.y.tolist() == [[1, 0], [0, 1]]
     labels = read_labels(tmp_path, classes=["3", "x", "1"])
     assert labels.classes == ["3", "x", "1"]
     assert labels.y.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert message(read_labels, tmp_path, classes=["3"]) == \
-        f"{tmp_path}: class '1', expected one of 3"
+        f"{tmp_path}: class '1', expected one of 3; --classes leaves others out"
     picture_files(tmp_path, "0/c.png")
     assert message(read_labels, tmp_path) == \
-        f"{tmp_path}: class '0', expected ids from 1 up to 999"
+        f"{tmp_path}: class '0', expected ids from 1 up to 999; an image without any class has an " \
+        "empty ClassId"
 
 
 @pytest.mark.parametrize("ids, classes", [
-    (["2", "5"], ["1", "2", "3", "4", "5"]),
+    (["2", "5"], ["2", "5"]),
     (["1"], ["1"]),
-    (["10", "9"], [str(c) for c in range(1, 11)]),  # as numbers, not as text
+    (["10", "9"], ["9", "10"]),  # as numbers, not as text
 ])
-def test_class_ids_count_from_1_to_the_largest(tmp_path, ids, classes):
+def test_the_class_ids_that_occur_are_the_classes(tmp_path, ids, classes):
     rows = "".join(f"{c}.jpg,{c}\n" for c in ids)
     labels = read_labels(table(tmp_path, "ImageId,ClassId\n" + rows))
     assert labels.classes == classes
@@ -223,8 +224,8 @@ def three(tmp_path):
 def test_an_image_that_a_mask_file_does_not_name_has_no_defect(tmp_path, three):
     labels = read_labels(table(tmp_path, MASKS), three)  # Kaggle's rule
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
-    assert labels.y.tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
-    assert sorted(labels.rles) == [("a.jpg", 0), ("b.jpg", 0), ("b.jpg", 2)]
+    assert labels.y.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert sorted(labels.rles) == [("a.jpg", 0), ("b.jpg", 0), ("b.jpg", 1)]
 
 
 def test_an_image_that_a_complete_mask_file_does_not_name_is_left_out(tmp_path, three):
@@ -317,14 +318,15 @@ FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
     ("ImageId,ClassId\na.jpg,1\na.jpg,1\n", ", row 3: a.jpg 1 stands in row 2 already"),
     ("ImageId,x\na.jpg,1\nb.jpg,0\nb.jpg,0\n", ", row 4: b.jpg  stands in row 3 already"),
     ("ImageId,x,y\na.jpg,1,0\na.jpg,0,1\n", ", row 3: a.jpg  stands in row 2 already"),
-    (HEAD + "a.jpg,1,1 1\na.jpg,0,3 1\n", ", row 3: class '0', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,-1,1 1\n", ", row 2: class '-1', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,1.5,1 1\n", ", row 2: class '1.5', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,1.0,1 1\n", ", row 2: class '1.0', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,+1,1 1\n", ", row 2: class '+1', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,01,1 1\n", ", row 2: class '01', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,1000,1 1\n", ", row 2: class '1000', expected ids from 1 up to 999"),
-    (HEAD + "a.jpg,1,1 1\nb.jpg,pit,1 1\n", ", row 3: class 'pit', expected ids from 1 up to 999"),
+    ("ImageId,ClassId\na.jpg,1\nb.jpg,0\n", ", row 3: class '0', expected ids from 1 up to 999; an "
+     "image without any class has an empty ClassId"),
+    (HEAD + "a.jpg,-1,1 1\n", ", row 2: class '-1', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,1.5,1 1\n", ", row 2: class '1.5', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,1.0,1 1\n", ", row 2: class '1.0', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,+1,1 1\n", ", row 2: class '+1', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,01,1 1\n", ", row 2: class '01', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,1000,1 1\n", ", row 2: class '1000', expected ids from 0 up to 999"),
+    (HEAD + "a.jpg,1,1 1\nb.jpg,pit,1 1\n", ", row 3: class 'pit', expected ids from 0 up to 999"),
     (HEAD + "a.jpg,,1 1\nb.jpg,1,1 1\n", ", row 2: run lengths without a class, expected both"),
     (HEAD + "a.jpg,,\n", ": no class in it, expected at least one labelled image"),
     ("ImageId,x,y\na.jpg,0,1\nb.jpg,1,2\n", ", row 3: '2' in y, expected 0 or 1"),
@@ -363,10 +365,10 @@ def test_a_label_file_that_is_not_there(tmp_path):
 def test_a_class_that_the_fixed_ones_do_not_hold(tmp_path):
     path = table(tmp_path, MASKS)
     assert message(read_labels, path, classes=["1", "2"]) == \
-        f"{path}, row 2: class '3', expected one of 1, 2"
+        f"{path}, row 2: class '3', expected one of 1, 2; --classes leaves others out"
     path = table(tmp_path, "ImageId,x,y\na.jpg,1,0\nb.jpg,0,1\n")
     assert message(read_labels, path, classes=["x"]) == \
-        f"{path}, row 3: class 'y', expected one of x"
+        f"{path}, row 3: class 'y', expected one of x; --classes leaves others out"
 
 
 @pytest.mark.parametrize("name", ["d.jpg", "../outside.jpg", "x/../a.jpg", "./a.jpg", "",
@@ -560,14 +562,11 @@ def test_folds_do_not_depend_on_the_order_of_a_mask_file(tmp_path):
     ([[1, 0], [1, 0], [0, 0], [0, 0]], [0, 1, 0, 1],
      "f: class y never occurs, expected images of every class (x, y)"),
     ([[1, 0], [0, 1], [1, 0], [0, 0]], [0, 0, 1, 1],
-     "f: fold 1 has 0 of 2 images with class y, expected some with and some without; "
-     "use fewer --folds"),
+     "f: fold 1 has 0 of 2 images with class y, expected some with and some without"),
     ([[1, 0], [1, 1], [1, 0], [0, 1]], [0, 0, 1, 1],
-     "f: fold 0 has 2 of 2 images with class x, expected some with and some without; "
-     "use fewer --folds"),
+     "f: fold 0 has 2 of 2 images with class x, expected some with and some without"),
     ([[1, 0], [0, 1], [1, 0], [0, 1]], [0, 0, 0, 0],
-     "f: fold 1 has 0 of 0 images with class x, expected some with and some without; "
-     "use fewer --folds"),
+     "f: fold 1 has 0 of 0 images with class x, expected some with and some without"),
 ])
 def test_every_fold_must_have_images_with_and_without_each_class(y, fold, expected):
     labels = Labels(list("abcd"), ["x", "y"], np.array(y, np.uint8), None, {})

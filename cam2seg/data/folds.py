@@ -1,7 +1,7 @@
 """The folds of a cross-validation: how they are made, checked and read back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,35 @@ def check_folds(path: Path | str, labels: Labels, fold: np.ndarray, folds: int) 
             n, total = int(labels.y[fold == k, c].sum()), int((fold == k).sum())
             if n == 0 or n == total:
                 raise DataError(f"{path}: fold {k} has {n} of {total} images with class {name}, "
-                                f"expected some with and some without; use fewer --folds")
+                                "expected some with and some without")
+
+
+def most_folds(path: Path | str, labels: Labels, most: int,
+               make: Callable[[int], np.ndarray]) -> np.ndarray:
+    """The folds make(k) with the largest k up to `most` in which every fold has images with and
+    images without each class  (DEV-43).
+
+    Raises DataError, naming the label file `path`, where even two folds cannot be made, and says
+    what is missing.
+    """
+    N = len(labels.names)
+    with_class = labels.y.sum(axis=0, dtype=int).tolist()
+    for name, n in zip(labels.classes, with_class, strict=True):
+        if min(n, N - n) < 2:
+            lack = "without it" if n > 1 else "with it"
+            raise DataError(f"{path}: class {name} is in {n} of {N} images, expected at least two "
+                            f"with it and two without it: add images {lack}, or leave the class "
+                            "out by --classes")
+    for k in range(min(most, *with_class, *(N - n for n in with_class)), 1, -1):
+        fold = make(k)
+        try:
+            check_folds(path, labels, fold, k)
+        except DataError:
+            continue
+        return fold
+    raise DataError(f"{path}: {N} images cannot be shared out to two folds that both have images "
+                    "with and images without each class (images of one group, such as copies, stay "
+                    "together): add images")
 
 
 def read_groups(path: Path | str, names: Sequence[str]) -> np.ndarray:

@@ -14,9 +14,10 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|(^|/)\s|\s(/|$)")
 def list_images(folder: Path | str) -> list[str]:
     """Sorted names of the images below a folder, relative to it, with "/" between folders.
 
-    A file is taken for an image by its ending (SUFFIXES). Raises DataError for a folder that is
-    missing or holds no image, for a link that leads out of it, and for a name that a CSV file
-    cannot hold.
+    A file is taken for an image by its ending (SUFFIXES). What begins with a dot, or lies in a
+    folder that does, is passed over, and so is __MACOSX: other programs keep their own things
+    there. Raises DataError for a folder that is missing or holds no image, for a link that leads
+    out of it, and for a name that a CSV file cannot hold.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -24,6 +25,8 @@ def list_images(folder: Path | str) -> list[str]:
     root, names = os.path.realpath(folder), []
     for path in folder.rglob("*"):
         name, is_image = path.relative_to(folder).as_posix(), path.suffix.lower() in SUFFIXES
+        if any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")):
+            continue
         if path.is_symlink() and (is_image or path.is_dir()) and \
                 not Path(os.path.realpath(path)).is_relative_to(root):
             raise DataError(f"{folder}: '{name}' is a link out of the folder, expected the images "

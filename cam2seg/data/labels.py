@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..masks import checked_runs
+from .classes import check_classes, in_order
 from .csv_files import FORMS, read_csv, write_csv
 from .errors import DataError
 from .image_folder import SUFFIXES, list_images
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-CLEAN = "clean"  # the folder name that stands for "no class" where each class has a folder
+CLEAN = "clean"  # the folder name, in any case, that stands for "no class" beside class folders
 
 
 class Labels(NamedTuple):
@@ -29,28 +29,41 @@ class Labels(NamedTuple):
     y: np.ndarray  # uint8 (N, C): 1 where the image has the class
     rles: dict | None  # {(name, class index): run lengths}; None where the file holds no masks
     rows: dict  # {(name, class index): row of the file that says so}
+    in_folder: int | None = None  # how many images the image folder holds, where it is known
 
     def keep(self, mask: np.ndarray) -> "Labels":
         """Labels of those images only for which mask (N,) is true."""
         names = [n for n, kept in zip(self.names, mask, strict=True) if kept]
         return self._replace(names=names, y=self.y[np.asarray(mask, bool)])
 
+    def of_classes(self, classes: Sequence[str]) -> "Labels":
+        """The same images with these classes in this order. A class that the labels do not have
+        gets a column of zeros, and a class that is not among `classes` is left out."""
+        to = {self.classes.index(name): c for c, name in enumerate(classes) if name in self.classes}
+        y = np.zeros((len(self.names), len(classes)), np.uint8)
+        y[:, list(to.values())] = self.y[:, list(to)]
+        rles, rows = ({(n, None if c is None else to[c]): v for (n, c), v in found.items()
+                       if c is None or c in to} for found in (self.rles or {}, self.rows))
+        return self._replace(classes=list(classes), y=y, rows=rows,
+                             rles=None if self.rles is None else rles)
+
 
 def read_labels(path: Path | str, image_dir: Path | str | None = None,
-                classes: Sequence[str] | None = None) -> Labels:
+                classes: Sequence[str] | None = None, only: bool = False) -> Labels:
     """Read the labels of a CSV file in any of the FORMS, or of a folder with one subfolder of
     images for each class.
 
     With `image_dir`, every image that the file names must be in that folder. An image of the folder
     that a mask CSV does not name has no defect (Kaggle's rule, DEV-8), unless that CSV also has
     rows for empty masks. An image that any other form does not name is unlabelled and left out.
-    `classes` gives the class names in their order. Without it they are those of the file: the ids
-    1 to the largest one, or the names sorted. A folder named `clean` holds images without any
-    class. Raises DataError.
+    `classes` gives the class names in their order; `only` leaves out what the file says of others,
+    which is an error otherwise. Without `classes` they are those of the file: its columns, or the
+    names in it sorted (ids as numbers). A class id that does not occur is no class. A folder named
+    `clean` holds images without any class. Raises DataError.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folders(path, classes, image_dir)
+        return _read_folders(path, classes, image_dir, only)
     header, rows = read_csv(path)
     columns = set(header)
     with_masks = "EncodedPixels" in columns
@@ -62,19 +75,19 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
         if "" in header:
             raise DataError(f"{path}, row 1: a column without a name in {','.join(header)[:200]}")
-        for name in header:
-            _check_class(f"{path}, row 1", name)
+        check_classes(dict.fromkeys(header[1:], f"{path}, row 1"))
         classes = classes or header[1:]
         cells = [cell for n, r in rows for cell in _columns(path, n, r, header[1:])]
     else:
         raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected {FORMS}")
-    return _table(path, cells, with_masks, list_images(image_dir) if image_dir else None, classes)
+    images = list_images(image_dir) if image_dir else None
+    return _table(path, cells, with_masks, images, classes or class_names(path, cells), only)
 
 
 def read_masks(path: Path | str, image_dir: Path | str | None = None,
-               classes: Sequence[str] | None = None) -> Labels:
+               classes: Sequence[str] | None = None, only: bool = False) -> Labels:
     """Read a mask CSV as read_labels does. Raises DataError also where it holds no run lengths."""
-    found = read_labels(path, image_dir, classes)
+    found = read_labels(path, image_dir, classes, only)
     if found.rles is None:
         raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
     return found
@@ -90,11 +103,6 @@ def _split(path, row, text):
     return image, label
 
 
-def _check_class(where, name):
-    if CONTROL.search(name):  # a CSV file would not give the name back
-        raise DataError(f"{where}: class '{name[:40]}', expected no control character in a name")
-
-
 def _columns(path, row, cells, classes):
     """Yield (row, image, class, None) for each 1 in a row of 0/1 columns."""
     yield row, cells["ImageId"], "", None  # with 0 in all columns the image is labelled as clean
@@ -105,54 +113,54 @@ def _columns(path, row, cells, classes):
             yield row, cells["ImageId"], name, None
 
 
-def _read_folders(path, classes, image_dir):
+def _read_folders(path, classes, image_dir, only):
     """Labels of a folder with one subfolder of images for each class."""
     images = [name for name in list_images(path) if "/" in name]
     missing = set(images) - set(list_images(image_dir)) if image_dir else ()
     if missing:
         raise DataError(f"{path}: image '{min(missing)}' is not in the image folder {image_dir}")
-    cells = [(None, name, "" if name.split("/")[0] == CLEAN else name.split("/")[0], None)
+    cells = [(None, name, "" if name.split("/")[0].lower() == CLEAN else name.split("/")[0], None)
              for name in images]
     if not images:
         raise DataError(f"{path}: no image in a subfolder, expected one subfolder per class")
-    return _table(path, cells, False, images, classes)
+    return _table(path, cells, False, images, classes or class_names(path, cells), only)
 
 
 def class_names(path: Path | str, cells: Iterable[tuple]) -> list[str]:
-    """Class names in the cells (row, image, class, run lengths) of a file: the ids 1 to the largest
-    one as text, or the names sorted. Raises DataError for ids that are not 1 to 999."""
+    """Sorted class names in the cells (row, image, class, run lengths) of a file.
+
+    The id 0 is a class in a file of masks only: in a file of labels it may mean that there is none.
+    Raises DataError for names that classes cannot have.
+    """
     found = {}
     for row, _, name, _ in cells:
-        if name and name not in found:
-            _check_class(f"{path}, row {row}", name)
-            found[name] = row
-    if not any(re.fullmatch(r"[-+]?[0-9.]+", name) for name in found):
-        return sorted(found)
-    for name, row in found.items():
-        if not re.fullmatch(r"[1-9][0-9]{0,2}", name):
-            where = f"{path}, row {row}" if row else path  # a folder has no rows
-            raise DataError(f"{where}: class '{name[:40]}', expected ids from 1 up to 999")
-    return [str(c) for c in range(1, max(map(int, found)) + 1)]
+        if name:
+            found.setdefault(name, f"{path}, row {row}" if row else str(path))
+    check_classes(found, 0 if any(rle is not None for *_, rle in cells) else 1)
+    return in_order(found)
 
 
-def _table(path, cells, with_masks, images, classes):
+def _table(path, cells, with_masks, images, classes, only):
     """Labels from the cells (row, image, class, run lengths) of a file, all checked.
 
     images: sorted names in the image folder, or None where they are not known.
     """
-    classes = list(classes) if classes else class_names(path, cells)
+    classes = list(classes)
     column = {name: c for c, name in enumerate(classes)}
     known, rles, rows, seen = set(images or ()), {}, {}, {}
     for row, image, name, rle in cells:
         if images and image not in known:
             raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder"
                             + _near(image, images))
-        if name and name not in column:
+        if name and name not in column and not only:
             where = f"{path}, row {row}" if row else path
-            raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}")
+            raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}; "
+                            "--classes leaves others out")
         if rle and not name:
             raise DataError(f"{path}, row {row}: run lengths without a class, expected both")
         seen.setdefault(image, row)
+        if name and name not in column:
+            continue
         key = (image, column.get(name))
         if key in rows:
             raise DataError(f"{path}, row {row}: {image} {name} stands in row {rows[key]} already")
@@ -165,7 +173,8 @@ def _table(path, cells, with_masks, images, classes):
     complete = any(name and not rle for _, _, name, rle in cells)
     names = sorted(images if with_masks and images and not complete else seen)
     y = np.array([[(n, c) in rles for c in range(len(classes))] for n in names], np.uint8)
-    return Labels(names, classes, y, rles if with_masks else None, rows)
+    return Labels(names, classes, y, rles if with_masks else None, rows,
+                  len(images) if images is not None else None)
 
 
 def _near(name, images):

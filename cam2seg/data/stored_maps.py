@@ -1,8 +1,9 @@
 """The maps that make_masks.py leaves in its folder: maps.npy and maps.csv.
 
 maps.npy is float16 (N, C, h, w), each map divided by its maximum. maps.csv has the columns ImageId,
-fold (-1: mean over the folds), H, W and one probability for each class, and one row for each image
-in the order of maps.npy.
+fold (-1: mean over the folds), H, W and for each class one with its probability, "p of " and the
+class; and one row for each image in the order of maps.npy. Without these words a class called H
+would make a second column H.
 """
 
 import os
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .classes import checked_list
 from .csv_files import read_csv, read_probs, write_csv
 from .errors import DataError
 from .files import whole_file
 
 PROBS = "probs.npy.tmp"  # probabilities (N, C) while maps are made; nan: the image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
+PROB = "p of "  # and the class: the name of a column of probabilities
 
 
 class MapStore:
@@ -61,7 +64,7 @@ class MapStore:
         self.maps.flush()
         if (self.folder / "maps.npy.tmp").exists():
             (self.folder / "maps.npy.tmp").replace(self.folder / "maps.npy")
-        write_csv(self.folder / "maps.csv", (*COLUMNS, *classes),
+        write_csv(self.folder / "maps.csv", (*COLUMNS, *(PROB + k for k in classes)),
                   ((n, k, *sizes[n], *p) for n, k, p in
                    zip(names, fold.tolist(), self.probs.tolist(), strict=True)))
         (self.folder / PROBS).unlink()
@@ -100,8 +103,9 @@ def read(folder: Path | str) -> tuple[list[str], list[str], np.ndarray, np.ndarr
     Raises DataError unless maps.npy holds numbers from 0 to 1, one map for each row and class.
     """
     header, rows = _read_index(folder)
-    path, classes = Path(folder) / "maps.npy", header[4:]
-    probs = read_probs(Path(folder) / "maps.csv", classes)
+    path = Path(folder) / "maps.npy"
+    probs = read_probs(Path(folder) / "maps.csv", header[4:])
+    classes = checked_list(f"{folder}/maps.csv, row 1", [n.removeprefix(PROB) for n in header[4:]])
     try:
         maps = np.load(path, mmap_mode="r")
     except (EOFError, OSError, ValueError) as error:
@@ -120,7 +124,8 @@ def read(folder: Path | str) -> tuple[list[str], list[str], np.ndarray, np.ndarr
 def _read_index(folder):
     path = Path(folder) / "maps.csv"
     header, rows = read_csv(path, f"{','.join(COLUMNS)} and the classes")
-    if tuple(header[:4]) != COLUMNS or len(header) < 5:
+    if tuple(header[:4]) != COLUMNS or len(header) < 5 or not all(
+            name.startswith(PROB) for name in header[4:]):
         raise DataError(f"{path}, row 1: expected {','.join(COLUMNS)} and the classes")
     return header, rows
 

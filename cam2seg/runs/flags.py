@@ -39,6 +39,8 @@ def add_data(p: argparse.ArgumentParser,
     p.add_argument("--data", type=Path, help="folder with train_images/ and train.csv")
     p.add_argument("--images", type=Path, help="folder of images, instead of train_images/")
     p.add_argument("--labels", type=Path, help=labels + ", instead of train.csv")
+    p.add_argument("--classes", nargs="+", metavar="NAME",
+                   help="use these classes only, in this order (default: all that occur)")
 
 
 def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,

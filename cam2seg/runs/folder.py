@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.classes import checked_list
 from ..data.csv_files import write_csv
 from ..data.errors import DataError
 from ..data.files import whole_file
@@ -140,13 +141,14 @@ def read_run(path: Path | str, **more: type) -> dict:
     """Read the args.json or metrics.json of a run.
 
     `more` names further parts that it must have, with their types. Raises DataError where a part
-    is missing.
+    is missing, and for classes that cannot have their names.
     """
     found = read_json(path)
     for key, form in {"args": dict, "classes": list, **more}.items():
         if not isinstance(found, dict) or not isinstance(found.get(key), form):
             raise DataError(f"{path}: no {key} in it, expected a file written by one of the "
                             "scripts")
+    checked_list(path, found["classes"])
     return found
 
 

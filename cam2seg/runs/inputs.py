@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data import classes as classes_of_data
 from ..data import folds as folds_of_data
 from ..data import copies, images, labels
 from ..data.errors import DataError
@@ -29,16 +30,28 @@ def label_path(args: argparse.Namespace) -> Path | None:
     return args.labels or (args.data and args.data / "train.csv")
 
 
-def load_labels(args: argparse.Namespace, report: Callable = silent) -> tuple[
+def load_labels(args: argparse.Namespace, report: Callable = silent,
+                classes: Sequence[str] | None = None, only: bool = False) -> tuple[
         labels.Labels, dict[str, tuple[int, int]], dict[str, np.ndarray]]:
     """Labels, {name: (H, W)} and {name: thumbnail} of the images that the flags name, all checked.
 
-    Several processes check the images once: the first does it for all. Raises DataError.
+    classes: the class names, where another run has fixed them; `only` then leaves out what the file
+    says of other classes. Else they are those of --classes, or those of the file that at least one
+    image has. Several processes check the images once: the first does it for all. Raises DataError.
     """
     folder, path = image_dir(args), label_path(args)
     if path is None:
         raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
-    found = labels.read_labels(path, folder)
+    chosen = classes or chosen_classes(args)
+    found = labels.read_labels(path, folder, chosen, only or bool(args.classes))
+    report("note", text=labels_line(path, folder, found))
+    if not chosen:
+        occurs = found.y.any(axis=0)
+        if not occurs.any():
+            raise DataError(f"{path}: class {', '.join(found.classes)} in no image, expected at "
+                            "least one labelled image")
+        found = found.of_classes([k for k, any_image in zip(found.classes, occurs, strict=True)
+                                  if any_image])
     # In reverse, because the entry that is written last stays: that of an image's first row.
     rows_of = {name: f"{path}, row {row}"
                for (name, _), row in reversed(found.rows.items()) if row}
@@ -47,6 +60,23 @@ def load_labels(args: argparse.Namespace, report: Callable = silent) -> tuple[
     if found.rles is not None:
         labels.check_masks(path, found, sizes)
     return found, sizes, {name: small for name, (_, small) in seen.items()}
+
+
+def chosen_classes(args: argparse.Namespace) -> list[str] | None:
+    """The names of --classes, checked; None without that flag."""
+    return classes_of_data.checked_list("--classes", args.classes) if args.classes else None
+
+
+def labels_line(path: Path | str, folder: Path | str, found: labels.Labels) -> str:
+    """One line on what a label file says: how many images, how many of them clean, and how many
+    images each class has."""
+    count = dict(zip(found.classes, found.y.sum(axis=0, dtype=int).tolist(), strict=True))
+    absent = [*(k for k, n in count.items() if not n), *classes_of_data.gaps(found.classes)]
+    line = (f"{len(found.names)} of {found.in_folder} images in {folder} are labelled in {path}, "
+            f"{int((~found.y.any(axis=1)).sum())} of them clean; images by class: "
+            + ", ".join(f"{k}: {n}" for k, n in count.items() if n))
+    return line + (f"; no image has class {', '.join(absent[:20])}"
+                   + (" ..." if len(absent) > 20 else "") if absent else "")
 
 
 def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
@@ -84,21 +114,28 @@ def new_folds(args: argparse.Namespace, found: labels.Labels,
               thumbnails: Mapping[str, np.ndarray], report: Callable = silent) -> np.ndarray:
     """Fold int (N,) of labelled images: that of the run which --resume goes on with, or new ones.
 
-    thumbnails: {name: uint8 (S, S)}, by which copies of an image are found. Raises DataError where the folds cannot be used.
+    thumbnails: {name: uint8 (S, S)}, by which copies of an image are found. Where a class has too
+    few images for --folds folds, there are fewer (DEV-43), and a line says so. Raises DataError
+    where the folds cannot be used.
     """
     path = args.out / "folds.csv"
-    if args.fold is not None and not 0 <= args.fold < args.folds:
-        raise DataError(f"--fold {args.fold}: expected 0 to {args.folds - 1}")
-    if args.folds < 2 or args.folds > len(found.names):
-        raise DataError(f"--folds {args.folds}: expected 2 to {len(found.names)}, the images")
+    if args.folds < 2:
+        raise DataError(f"--folds {args.folds}: expected 2 or more")
     if args.resume and (args.out / "args.json").exists():
         fold = folds_of_data.folds_of(path, found.names)
         if fold.max() >= args.folds:
             raise DataError(f"{path}: {found.names[fold.argmax()]} in fold {fold.max()}, expected "
                             f"folds up to {args.folds - 1}")
-        folds_of_data.check_folds(path, found, fold, args.folds)
-        return fold
-    groups = find_groups(args, found.names, thumbnails, report)
-    fold = folds_of_data.make_folds(found.y, args.folds, args.seed, groups)
-    folds_of_data.check_folds(label_path(args), found, fold, args.folds)
+        folds_of_data.check_folds(path, found, fold, max(2, fold.max() + 1))
+    else:
+        groups = find_groups(args, found.names, thumbnails, report)
+        fold = folds_of_data.most_folds(
+            label_path(args), found, args.folds,
+            lambda k: folds_of_data.make_folds(found.y, k, args.seed, groups))
+    count = int(fold.max()) + 1
+    if count < args.folds:
+        report("note", text=f"{count} folds and not {args.folds}: with more, a fold would have no "
+                            "image with, or none without, some class")
+    if args.fold is not None and not 0 <= args.fold < count:
+        raise DataError(f"--fold {args.fold}: expected 0 to {count - 1}")
     return fold

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from ..data.classes import checked_list
+from ..data.errors import DataError
 from .checkpoints import CheckpointError, load_checkpoint
 from .folder import fold_files
 
@@ -48,6 +50,10 @@ def _check_preprocess(path, state):
     if not isinstance(classes, list) or len(classes) != state["model_args"].get("num_classes"):
         raise CheckpointError(f"{path}: preprocess with classes {classes}, expected "
                               f"{state['model_args'].get('num_classes')} as in model_args")
+    try:
+        checked_list(path, classes)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def networks(folder: Path | str, name: str, build: Callable, kind: str,
