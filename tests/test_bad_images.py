@@ -71,7 +71,7 @@ NAMES = {  # what is wrong: how it is done, the message after the folder's name
 @pytest.mark.parametrize("script", ["train_cls", "make_masks"])
 def test_name(photos, labels, tmp_path, refused, script, spoil, said):
     spoil(photos)
-    flags = ("--labels", labels) if script == "train_cls" else ()
+    flags = ("--labels", labels) if script == "train_cls" else ("--method", "contrast")
     assert refused(script, "--images", photos, *flags, "--out", tmp_path / "out") == \
         f"{photos}: {said}"
 

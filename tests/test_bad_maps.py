@@ -105,8 +105,10 @@ MAP_FILES = {  # what is wrong: how it is done, how the message goes on after th
              "/maps.csv, row 1: expected ImageId,fold,H,W and the classes"),
     "no classes": (lambda out: (out / "maps.csv").write_text("ImageId,fold,H,W\n000.png,0,64,64\n"),
                    "/maps.csv, row 1: expected ImageId,fold,H,W and the classes"),
-    "other classes": (index("W,p of 1,p of 2", "W,p of a,p of b"), "/maps.csv, row 1: maps of classes a,b, expected "
-                      "1,2; run without --reuse-maps"),
+    "other classes": (index("W,p of 1,p of 2", "W,p of a,p of b"), "/maps.csv, row 1: maps of "
+                      "classes a,b, expected 1,2; run without --reuse-maps"),
+    "columns of another name": (index("p of 1", "1"), "/maps.csv, row 1: expected ImageId,fold,H,W "
+                                "and the classes"),
     "another image": (index("002.png", "902.png"), "/maps.csv, row 4: 902.png,"),
     "a doubled image": (index("002.png", "001.png"), "/maps.csv, row 4: 001.png,"),
     "an image of another size": (index("64,64", "64,32"), "/maps.csv, row 2: 000.png,"),
@@ -158,7 +160,8 @@ def test_maps_of_other_folds_are_not_reused(shapes, runs, made, tmp_path, refuse
 @pytest.mark.parametrize("spoil, said", [
     (put(np.nan), f"/maps.npy: {ROW}"),
     (cut, UNREADABLE),
-    (index("W,p of 1,p of 2", "W,p of a,p of b"), "/maps.csv, row 1: maps of classes a,b, expected 1,2"),
+    (index("W,p of 1,p of 2", "W,p of a,p of b"),
+     "/maps.csv, row 1: maps of classes a,b, expected some of 1,2"),
     (in_json("metrics.json", args=None), "/metrics.json: no args in it, expected a file written"),
     (in_json("metrics.json", args={}), "/metrics.json: no --norm in it, expected that of make_m"),
     (lambda out: (out / "metrics.json").unlink(), "/metrics.json: cannot be read ("),

@@ -158,11 +158,12 @@ def test_make_masks_finds_the_classes_of_its_classifier_by_name(photos, tmp_path
     flags = ["--images", photos, "--labels", path, "--cls", cls, "--out", tmp_path / "out"]
 
     def load(*more):
-        return make_masks.load_images(make_masks.get_args([str(f) for f in (*flags, *more)]), silent)
+        args = make_masks.get_args([str(f) for f in (*flags, *more)])
+        return make_masks.load_images(args, silent)
 
     for more in ((), ("--classes", "a", "b")):
         if not chosen and not more:  # the file has a class that nobody left out
-            with pytest.raises(DataError, match="class 'c', expected one of b, a; --classes leaves"):
+            with pytest.raises(DataError, match="class 'c', expected one of b, a; --classes"):
                 load()
             continue
         work = load(*more)
@@ -209,8 +210,8 @@ def test_a_class_that_only_the_truth_or_only_the_masks_name(photos, tmp_path, ca
 @pytest.mark.parametrize("flags, said", [
     (("--classes", 1, 1), "--classes: classes ['1', '1'], expected a list of distinct names"),
     (("--classes", "a\x07"), "--classes: class 'a\\x07', expected no control character in a name"),
-    (("--classes", 5), "class 5 is in 0 of 12 images, expected at least two with it and two without "
-     "it: add images with it, or leave the class out by --classes")])
+    (("--classes", 5), "class 5 is in 0 of 12 images, expected at least two with it and two "
+     "without it: add images with it, or leave the class out by --classes")])
 def test_classes_that_cannot_be_chosen(photos, tmp_path, refused, flags, said):
     (tmp_path / "labels.csv").write_text(HEAD + "\n".join(good_rows()) + "\n")
     assert refused("train_cls", "--images", photos, "--labels", tmp_path / "labels.csv", "--out",

@@ -156,8 +156,8 @@ def test_folders_named_by_ids_and_by_fixed_classes(tmp_path):
         f"{tmp_path}: class '1', expected one of 3; --classes leaves others out"
     picture_files(tmp_path, "0/c.png")
     assert message(read_labels, tmp_path) == \
-        f"{tmp_path}: class '0', expected ids from 1 up to 999; an image without any class has an " \
-        "empty ClassId"
+        f"{tmp_path}: class '0', expected ids from 1 up to 999; an image without any class has " \
+        "an empty ClassId"
 
 
 @pytest.mark.parametrize("ids, classes", [
@@ -171,6 +171,27 @@ def test_the_class_ids_that_occur_are_the_classes(tmp_path, ids, classes):
     assert labels.classes == classes
     for name, y in zip(labels.names, labels.y, strict=True):
         assert [classes[c] for c in np.flatnonzero(y)] == [name.removesuffix(".jpg")]
+
+
+def test_an_empty_mask_of_another_class_says_nothing(tmp_path):
+    path = table(tmp_path, MASKS + "a.jpg,7,\n")
+    assert read_labels(path).classes == ["1", "3", "7"]
+    assert read_labels(path, classes=["3", "1"]).y.tolist() == [[0, 1], [1, 1]]
+
+
+def test_others_than_the_fixed_classes_can_be_left_out(tmp_path):
+    for text in (MASKS, "ImageId,ClassId\nb.jpg,3\na.jpg,1\nb.jpg,1\n",
+                 "ImageId,1,3\na.jpg,1,0\nb.jpg,1,1\n"):
+        labels = read_labels(table(tmp_path, text), classes=["3"], only=True)
+        assert (labels.names, labels.classes) == (["a.jpg", "b.jpg"], ["3"])
+        assert labels.y.tolist() == [[0], [1]]
+
+
+def test_of_classes_finds_them_by_name(tmp_path):
+    labels = read_labels(table(tmp_path, MASKS)).of_classes(["7", "3"])
+    assert labels.classes == ["7", "3"] and labels.y.tolist() == [[0, 0], [0, 1]]
+    assert labels.rles == {("b.jpg", 1): "1 2 7 1"} and labels.rows == {("b.jpg", 1): 2}
+    assert read_labels(table(tmp_path, "ImageId,x\na.jpg,1\n")).of_classes(["x"]).rles is None
 
 
 def test_fixed_classes_give_the_columns(tmp_path):
@@ -359,7 +380,8 @@ def test_files_that_are_no_csv_in_utf_8(tmp_path, text, reason):
 
 def test_a_label_file_that_is_not_there(tmp_path):
     got = message(read_labels, tmp_path / "none.csv")
-    assert got.startswith(f"{tmp_path / 'none.csv'}: cannot be read as CSV in UTF-8 ([Errno 2]")
+    assert got.startswith(f"{tmp_path / 'none.csv'}: cannot be read as CSV in UTF-8 (no such file; "
+                          f"{tmp_path} holds nothing)")
 
 
 def test_a_class_that_the_fixed_ones_do_not_hold(tmp_path):

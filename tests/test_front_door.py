@@ -26,7 +26,7 @@ def test_a_classifier_gives_the_masks_that_make_masks_writes(runs, shapes, tmp_p
     fold = read_folds(runs / "cls/folds.csv")
     written = read_labels(out / "masks.csv")
     _, rows = read_csv(out / "maps.csv")
-    probs = {r["ImageId"]: [float(r[c]) for c in predict.classes] for _, r in rows}
+    probs = {r["ImageId"]: [float(r[f"p of {c}"]) for c in predict.classes] for _, r in rows}
     for name in written.names[:6]:
         found = predict(shapes / "train_images" / name, fold=fold[name])
         np.testing.assert_allclose(found.probabilities, probs[name], atol=1e-5)

@@ -112,7 +112,7 @@ def test_new_images_get_the_mean_even_if_their_names_are_in_the_folds(shapes, ru
     assert {r["fold"] for r in rows} == {"-1"}
     assert call("make_masks", *flags, "--out", tmp_path / "own") == 0
     own = [r for _, r in read_csv(tmp_path / "own/maps.csv")[1]]
-    assert sum(a["1"] != b["1"] for a, b in zip(rows, own, strict=True)) > 24
+    assert sum(a["p of 1"] != b["p of 1"] for a, b in zip(rows, own, strict=True)) > 24
 
 
 @pytest.mark.parametrize("flags, how, after", [((), "minmax", False), (("--norm", "max"), "max",

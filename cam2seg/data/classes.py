@@ -25,7 +25,8 @@ def check_classes(where: Mapping[str, str], least: int = 0) -> None:
     """
     for name, place in where.items():
         if UNFIT.search(name):
-            raise DataError(f"{place}: class '{name[:40]}', expected no control character in a name")
+            raise DataError(f"{place}: class '{name[:40]}', expected no control character in a "
+                            "name")
         if name == TAKEN:
             raise DataError(f"{place}: class '{name}', which our files need as the name of a "
                             "column: rename the class")

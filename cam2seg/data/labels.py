@@ -57,7 +57,7 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     that a mask CSV does not name has no defect (Kaggle's rule, DEV-8), unless that CSV also has
     rows for empty masks. An image that any other form does not name is unlabelled and left out.
     `classes` gives the class names in their order; `only` leaves out what the file says of others,
-    which is an error otherwise. Without `classes` they are those of the file: its columns, or the
+    which is an error otherwise (an empty mask says nothing). Without `classes` they are those of the file: its columns, or the
     names in it sorted (ids as numbers). A class id that does not occur is no class. A folder named
     `clean` holds images without any class. Raises DataError.
     """
@@ -152,7 +152,7 @@ def _table(path, cells, with_masks, images, classes, only):
         if images and image not in known:
             raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder"
                             + _near(image, images))
-        if name and name not in column and not only:
+        if name and name not in column and not only and (rle or not with_masks):
             where = f"{path}, row {row}" if row else path
             raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}; "
                             "--classes leaves others out")
