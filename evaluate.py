@@ -9,6 +9,11 @@ is there. It writes metrics.json and one contact sheet for each class. A mask ma
 is shown with the map it comes from.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
+
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +62,8 @@ class Work(NamedTuple):
 
 
 def main(args):
+    if processes.torchrun_world()[0]:
+        return  # one process scores all, however many torchrun has started
     inputs.image_dir(args)
     folder.check_flags(args)
     if not args.masks:

@@ -9,6 +9,11 @@ data: python -m cam2seg.demo data/demo
 a folder with one subfolder of images per class.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
+
 import sys
 from pathlib import Path
 
@@ -198,7 +203,7 @@ def write_results(args, labels):
         kept, probs = finished_probabilities(args, name, labels)
         csv_files.write_csv(args.out / f"{name}.csv", ("ImageId", *labels.classes),
                             ((n, *p) for n, p in zip(kept.names, probs.tolist(), strict=True)))
-        table += table1(f"{args.arch}, {title.format(args.swa)}", kept.y, probs)
+        table += table1(f"{args.arch}, {title.format(min(args.swa, args.epochs))}", kept.y, probs)
     folder.write_json(args.out / "metrics.json", {"classes": labels.classes, "table1": table})
     print_table("Table 1: ROC-AUC on the out-of-fold union",
                 ["model", "images", *labels.classes, "mean"],

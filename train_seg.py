@@ -9,6 +9,11 @@ The masks of each fold come from the network that has not seen it. With --data (
 of true masks) they are scored. The same command with --resume --predict FOLDER masks new images.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
+
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -114,6 +119,9 @@ def load(args, report):
     if left_out:
         raise DataError(f"{args.folds}: no fold for {len(left_out)} images with a mask in "
                         f"{args.masks}, the first is {left_out[0]}")
+    if not has_fold.all():
+        report("note", text=f"{int((~has_fold).sum())} clean images of {args.masks} have no fold in "
+                            f"{args.folds} and are left out")
     given = given.keep(has_fold)
     if not given.names:
         raise DataError(f"{args.folds}: no fold for any image of {args.masks}")

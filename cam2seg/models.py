@@ -98,12 +98,17 @@ def load_encoder(features: nn.Module, path: str | Path) -> None:
     other file.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError("expected a file")
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
         state = state.get("model", state)
         if "_conv_stem.weight" in state:
             state = _renamed(state, features)
         state = {k.removeprefix("features."): v for k, v in state.items() if k[:9] == "features."}
         features.load_state_dict(state, strict=True)
+        wrong = [k for k, v in state.items() if not v.isfinite().all()]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not finite")
     except Exception as error:  # torch raises many kinds for a file that is not what it should be
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: no weights of this encoder ({reason})") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .errors import DataError
-from .files import whole_file
+from .files import contents, regular, whole_file
 
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
@@ -23,7 +23,7 @@ def read_csv(path: Path | str,
     """
     limit = csv.field_size_limit(2**31 - 1)  # a mask's run lengths can pass csv's 128 KiB a cell
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
             header = [name.strip() for name in next(lines, [])]
             rows = []
@@ -33,6 +33,9 @@ def read_csv(path: Path | str,
                                     f"expected {len(header)} ({','.join(header)[:200]})")
                 if cells:
                     rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8 (no such file; "
+                        f"{contents(Path(path).parent)})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
     except csv.Error as error:

@@ -1,6 +1,7 @@
-"""Files that are whole or absent, never half written."""
+"""Files that are whole or absent, never half written; and no pipe in the place of a file."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,3 +27,24 @@ def whole_file(path: Path | str, mode: str = "w", **how: Any) -> Iterator[IO]:
     except BaseException:
         tmp.unlink(missing_ok=True)
         raise
+
+
+def regular(path: Path | str) -> Path | str:
+    """The same path, if it is that of a file.
+
+    Raises OSError where nothing is there, and for a pipe or a device, which could keep a reader
+    waiting for ever.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() says what a folder is
+        raise OSError("a pipe or a device, expected a file")
+    return path
+
+
+def contents(folder: Path | str) -> str:
+    """What an error message says of a folder that is not what was expected: its first files."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    names = sorted(path.name for path in folder.iterdir())
+    return f"{folder} holds {', '.join(names[:8]) or 'nothing'}" + (" ..." if names[8:] else "")

@@ -15,7 +15,7 @@ import numpy as np
 from .classes import checked_list
 from .csv_files import read_csv, read_probs, write_csv
 from .errors import DataError
-from .files import whole_file
+from .files import regular, whole_file
 
 PROBS = "probs.npy.tmp"  # probabilities (N, C) while maps are made; nan: the image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
@@ -107,7 +107,7 @@ def read(folder: Path | str) -> tuple[list[str], list[str], np.ndarray, np.ndarr
     probs = read_probs(Path(folder) / "maps.csv", header[4:])
     classes = checked_list(f"{folder}/maps.csv, row 1", [n.removeprefix(PROB) for n in header[4:]])
     try:
-        maps = np.load(path, mmap_mode="r")
+        maps = np.load(regular(path), mmap_mode="r")
     except (EOFError, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as maps ({error})") from error
     shape = getattr(maps, "shape", ())

@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from .. import Error
-from ..data.files import whole_file
+from ..data.files import regular, whole_file
 from . import processes
 
 FORMAT = 1
@@ -54,7 +54,7 @@ def load_checkpoint(path: Path | str, kind: str | None = None) -> dict:
     missing, damaged, of another format or of another kind.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(regular(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error

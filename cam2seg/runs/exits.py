@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from .. import Error
 from ..data.errors import DataError
-from . import locks, memory, processes, signals
+from . import locks, memory, processes, signals, streams
 
 
 def one_line(error: BaseException | str, longest: int = 1000) -> str:
@@ -37,13 +37,15 @@ def run(main: Callable, get_args: Callable) -> int:
     It is 0 for success, 2 with one line on standard error for bad input, 130 and 143 after Ctrl-C
     and SIGTERM, and 1 where memory ran out or another process of the run is gone.
     """
+    with streams.unstoppable():
+        return _run(main, get_args)
+
+
+def _run(main, get_args):
     memory.keep_freed_memory()
     # Pillow and torch warn about odd files, which are read or refused in one line.
     warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
     rank = processes.torchrun_world()[0]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not stop us
-            stream.reconfigure(errors="backslashreplace")
     try:
         with signals.stop_between_steps(), open(os.devnull, "w") as nowhere:
             with redirect_stdout(nowhere) if rank else nullcontext():

@@ -34,6 +34,9 @@ def network(build: Callable, path: Path | str, kind: str,
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: weights that do not fit model_args {state['model_args']} "
                               f"({reason})") from error
+    wrong = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong[0]} is not finite, expected numbers")
     return model, state
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from ..data.files import whole_file
+from ..data.files import regular, whole_file
 from ..runs import processes
 from ..runs.checkpoints import load_training_state, save_checkpoint
 from ..runs.progress import silent
@@ -122,7 +122,7 @@ def append_log(path: Path, row: dict) -> None:
     last.pt has left such a line, and does the epoch again.
     """
     if processes.is_first():
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = regular(path).read_text(encoding="utf-8").splitlines() if path.exists() else []
         with whole_file(path, encoding="utf-8") as file:
             file.write("\n".join([*lines[:row["epoch"] - 1], json.dumps(row)]) + "\n")
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from .. import cam, masks, models
 from ..data.errors import DataError
+from ..data.files import contents
 from ..data.images import as_rgb, open_rgb
 from ..runs import restore
 from ..runs.checkpoints import load_checkpoint
@@ -146,9 +147,8 @@ def load(run: str | os.PathLike, device: str = "auto",
     names = [checkpoint] if checkpoint else list(KINDS)
     name = next((n for n in names if fold_files(run, n)), None)
     if name is None:
-        inside = ", ".join(sorted(p.name for p in run.iterdir())[:8]) if run.is_dir() else "nothing"
         raise DataError(f"{run}: no fold*/{' or fold*/'.join(names)} in it, expected a run of "
-                        f"train_cls.py or train_seg.py, found {inside or 'nothing'}")
+                        f"train_cls.py or train_seg.py; {contents(run)}")
     with blaming("device"):
         chosen = pick_device(device)
     kind = load_checkpoint(next(iter(fold_files(run, name).values()))).get("kind")
