@@ -19,6 +19,11 @@ Both also write ignore.csv for train_seg.py --ignore. --method seg lets the U-Ne
 images that they have not seen, for a second round of training.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
+
 import argparse
 import sys
 from pathlib import Path
@@ -27,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import csv_files, folds, image_folder, labels
+from cam2seg.data import csv_files, files, folds, image_folder, labels
 from cam2seg.data.errors import DataError
 from cam2seg.report import mask_report
 from cam2seg.report.tables import print_table
@@ -274,7 +279,11 @@ def trained_classes(args):
     """The classes that --cls, or the runs of --seg, were trained on, and whether --classes has
     chosen them from others."""
     only, classes, chosen = False, None, inputs.chosen_classes(args)
-    for path in args.seg if args.method == "seg" else [args.cls]:
+    kind = "seg" if args.method == "seg" else "cls"
+    for path in args.seg if kind == "seg" else [args.cls]:
+        if not all((path / name).exists() for name in ("args.json", "folds.csv")):
+            raise DataError(f"--{kind} {path} is no run of train_{kind}.py, which has an args.json "
+                            f"and a folds.csv: {files.contents(path)}")
         trained = folder.read_run(path / "args.json")
         only |= bool(trained["args"].get("classes"))
         if classes and trained["classes"] != classes:
@@ -329,9 +338,14 @@ def load_or_make_maps(args, work, report):
     from cam2seg.training import held_out_maps
     images = held_out_maps.Images(work.names, work.fold, work.sizes, work.classes)
     if args.reuse_maps:
+        if not any((args.out / name).exists() for name in ("maps.csv", "maps.npy")):
+            raise DataError(f"--reuse-maps finds no maps: {files.contents(args.out)}; run without "
+                            "--reuse-maps first, or name the --out of that run")
         folder.read_run(args.out / "args.json")
         processes.run_on_first(lambda: locks.lock(args.out), (DataError, OSError))
-        return held_out_maps.load_maps(args, images)
+        found = held_out_maps.load_maps(args, images)
+        folder.note_flags(args, [inputs.label_path(args)])
+        return found
     classifiers = held_out_maps.load_classifiers(args, work.classes)
     folder.start_run(args, [inputs.label_path(args), *held_out_maps.network_files(args)],
                      work.classes, work.names)

@@ -122,7 +122,7 @@ def test_errors_have_one_base_and_say_what_is_wrong(runs, tmp_path):
     with pytest.raises(cam2seg.DataError, match="expected a run of train_cls.py or train_seg.py"):
         cam2seg.load(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(cam2seg.Error, match="found notes.txt"):
+    with pytest.raises(cam2seg.Error, match="holds notes.txt"):
         cam2seg.load(tmp_path)
     (tmp_path / "fold0").mkdir()
     (tmp_path / "fold0/swa.pt").write_bytes(b"junk")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError
+from .files import regular
 
 # Pillow would also read EPS, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -21,8 +22,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 def open_image(path: str | os.PathLike) -> np.ndarray:
     """Read pixels uint8 (H, W, 3), turned as the EXIF tag says and without alpha.
 
-    A 16-bit value keeps its high byte. That is a fixed rule, which does not depend on the picture.
-    Raises DataError for a file that is missing, truncated, too large or not an image.
+    A 16-bit value keeps its high byte. That is a fixed rule, which does not depend on the picture
+    (DEV-44). Raises DataError for a file that is missing, truncated, too large or not an image.
     """
     return np.asarray(open_rgb(path))
 
@@ -30,7 +31,7 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
 def open_rgb(path: str | os.PathLike) -> Image.Image:
     """Read an image as a decoded Pillow image of mode RGB; see open_image."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(regular(path), formats=FORMATS) as image:
             return as_rgb(image, path)
     except DataError:
         raise
@@ -66,18 +67,23 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
 
 
 def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | None = None,
-         after_each: Callable | None = None, measure: Callable = size_of) -> dict:
+         after_each: Callable | None = None, measure: Callable = size_of,
+         warn: Callable[[str], None] = lambda text: None) -> dict:
     """Decode every image once, so that a bad file shows before training: {name: (H, W)}.
 
     rows_of: {name: "file, row n"}, which an error message puts in front. after_each() is called
     after every image; what it raises ends the scan. measure(pixels) gives what is kept of an image
-    uint8 (H, W, 3) in place of its size. Raises DataError for the first bad image.
+    uint8 (H, W, 3) in place of its size. warn(text) is called where the 16-bit images are nearly
+    black by the rule of open_image. Raises DataError for the first bad image.
     """
-    folder = Path(folder)
+    folder, peaks = Path(folder), {}
 
     def look(name):
         try:
-            return measure(open_image(folder / name))
+            image = open_image(folder / name)
+            if _has_16_bits(folder / name):
+                peaks[name] = int(image.max())
+            return measure(image)
         except DataError as error:
             where = f"{rows_of[name]}: " if rows_of and name in rows_of else ""
             raise DataError(f"{where}{error}") from error
@@ -88,7 +94,17 @@ def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | 
             if after_each:
                 after_each()
             seen[name] = found
-        return seen
+    if max(peaks.values(), default=255) < 64:  # 14 bits or fewer
+        bits = 8 + max(peaks.values()).bit_length()
+        warn(f"WARNING: the {len(peaks)} images of 16 bits in {folder} use {bits} of them, so that "
+             f"they are read as 0 to {max(peaks.values())} of 255 and are nearly black: multiply "
+             f"their values by {2 ** (16 - bits)}, or save them with 8 bits")
+    return seen
+
+
+def _has_16_bits(path):
+    with Image.open(path, formats=FORMATS) as image:  # reads the head of the file only
+        return image.mode.startswith("I")
 
 
 def default_size(size: tuple[int, int]) -> tuple[int, int]:

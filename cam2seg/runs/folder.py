@@ -3,8 +3,10 @@
 import argparse
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..data.classes import checked_list
-from ..data.csv_files import write_csv
+from ..data.csv_files import read_csv, write_csv
 from ..data.errors import DataError
-from ..data.files import whole_file
-from . import processes
+from ..data.files import regular, whole_file
+from . import inputs, processes
 from .locks import lock
 
 # Flags that may differ between a run and its --resume, because they do not change its results.
-FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict")
+FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict",
+                        "reuse_maps")
 # What the scripts leave in --out, and what --overwrite deletes.
 OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
@@ -32,26 +35,54 @@ def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
               classes: Sequence[str], names: Sequence[str], fold: np.ndarray | None = None) -> None:
     """Make the folder args.out for a new run, or check it for a resumed one.
 
-    sources: files that a resumed run must find unchanged, like the list of image names. fold (N,):
-    the folds of the named images, written to folds.csv. A folder that holds a run needs --resume
-    (same flags and sources) or --overwrite, and no other process may be at work in it. The first
-    process does this for all. Raises DataError and OSError.
+    sources: files that a resumed run must find unchanged, like the named images. fold (N,): the
+    folds of the images, written to folds.csv. A folder that holds a run needs --resume (same flags
+    and sources) or --overwrite, and no other process may be at work in it. The first process does
+    this for all. Raises DataError and OSError.
     """
-    now = {"args": plain_flags(args), "classes": classes, "sha256": digests(sources),
-           "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
-    now["sha256"]["the list of images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
+
+    def prepare():
+        now = {"args": plain_flags(args), "classes": classes, "sha256": digests(sources),
+               "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
+        now["sha256"]["the list of images"] = _sha256("\n".join(names).encode())
+        now["sha256"]["the content of the images"] = _digest_of_images(args, names)
+        _prepare(args, now, folds)
+
     processes.stop_if_asked()
-    processes.run_on_first(lambda: _prepare(args, now, folds), (DataError, OSError))
+    processes.run_on_first(prepare, (DataError, OSError))
 
 
 def digests(paths: Iterable[Path | str | None]) -> dict[str, str]:
-    """SHA-256 {path: digest} of those paths that are files."""
-    out = {}
-    for path in paths:
-        if path and Path(path).is_file():
-            out[str(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return out
+    """SHA-256 {path: digest} of those paths that are files.
+
+    Of a CSV file it is that of its rows, whatever their order, their line ends and quotes.
+    """
+    return {str(path): _sha256(_rows(path) if Path(path).suffix == ".csv" else
+                               Path(path).read_bytes())
+            for path in paths if path and Path(path).is_file()}
+
+
+def _rows(path):
+    """What a CSV file says, as bytes that are the same for all ways to write it."""
+    _, rows = read_csv(path)
+    return "\n".join(sorted(json.dumps(row, sort_keys=True) for _, row in rows)).encode()
+
+
+def _digest_of_images(args, names):
+    """SHA-256 of the named files in the image folder, one after the other."""
+    folder = inputs.image_dir(args)
+
+    def digest(name):
+        processes.stop_if_asked()
+        return _sha256((folder / name).read_bytes())
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return _sha256("\n".join(pool.map(digest, names)).encode())
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def _prepare(args, now, folds):
@@ -99,10 +130,22 @@ def _old_outputs(args, is_run, sources):
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise DataError where --resume comes with other flags than those of the run it resumes."""
+    """Raise DataError where --resume comes with --overwrite, or with other flags than those of the
+    run it resumes; say so where there is none.
+
+    Raises DataError also for an --out inside a folder of images.
+    """
     path = args.out / "args.json"
+    if args.resume and args.overwrite:
+        raise DataError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    for images in (inputs.image_dir(args), getattr(args, "predict", None)):
+        if images and args.out.resolve().is_relative_to(images.resolve()):
+            raise DataError(f"--out {args.out} lies in {images}, where its pictures would be taken "
+                            "for images: name a folder outside")
     if args.resume and path.exists():
         check_same_run(path, {"args": plain_flags(args), "sha256": {}})
+    elif args.resume and processes.is_first():
+        print(f"{args.out} holds no run to go on with: a new one begins", flush=True)
 
 
 def check_same_run(path: Path | str, now: dict) -> None:
@@ -112,10 +155,26 @@ def check_same_run(path: Path | str, now: dict) -> None:
         if key not in FLAGS_FREE_TO_CHANGE and then["args"].get(key) != value:
             raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
                             f"{then['args'].get(key)}: a resumed run keeps its flags")
+    if then["classes"] != now.get("classes", then["classes"]):
+        raise DataError(f"classes {', '.join(now['classes'])}, but {path} says "
+                        f"{', '.join(then['classes'])}: a resumed run keeps its classes")
     changed = [what for what, sha in now["sha256"].items() if then["sha256"].get(what) != sha]
     if changed:
         raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
-                        "keeps its labels and the names of its images")
+                        "keeps its labels and its images")
+
+
+def note_flags(args: argparse.Namespace, sources: Iterable[Path | str | None]) -> None:
+    """Write the flags and sources of a run that goes on in args.out with other ones, as
+    make_masks.py --reuse-maps does, to the args.json that is there. The first process does this for
+    all."""
+    def note():
+        path = args.out / "args.json"
+        found = read_run(path, sha256=dict)
+        write_json(path, {**found, "args": plain_flags(args),
+                          "sha256": {**found["sha256"], **digests(sources)}})
+
+    processes.run_on_first(note, (DataError, OSError))
 
 
 def plain_flags(args: argparse.Namespace) -> dict:
@@ -132,7 +191,7 @@ def result_flags(args: argparse.Namespace) -> dict:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file. Raises DataError for a file that is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(regular(path)).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 

@@ -83,12 +83,14 @@ def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
          rows_of: Mapping[str, str] | None = None, measure: Callable = images.size_of) -> dict:
     """Sizes {name: (H, W)} of images, each decoded once by the first process of the run.
 
-    measure: see images.scan. Raises DataError for a bad image, and Stopped where a signal has asked for the end.
+    measure: see images.scan. Raises DataError for a bad image, and Stopped where a signal has asked
+    for the end.
     """
     report("note", text=f"checking {len(names)} images in {folder}")
     clock = Progress(len(names), f"checking images in {folder}", report)
     return processes.run_on_first(
-        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1), measure),
+        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1), measure,
+                            lambda text: report("note", text=text)),
         (DataError, OSError))
 
 

@@ -1,0 +1,236 @@
+"""What a resumed run compares with the run it goes on with, and what is refused at the start."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import HEAD, call, good_rows
+from PIL import Image
+
+import make_masks
+import train_cls
+from cam2seg.data import images, stored_maps
+from cam2seg.data.files import contents
+from cam2seg.data.labels import Labels
+from cam2seg.runs import folder, inputs
+from cam2seg.runs.exits import run
+from cam2seg.training import cross_validation, held_out_maps
+
+PLAIN = HEAD + "\n".join(good_rows()) + "\n"
+NAMES = [f"{i:02d}.jpg" for i in range(12)]
+
+
+@pytest.fixture
+def training(photos, tmp_path, monkeypatch, capsys):
+    """training(*flags): status and output of a run that stops as its first network is trained."""
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cross_validation, "fit", stop)
+    (tmp_path / "labels.csv").write_bytes(PLAIN.encode())
+
+    def start(*flags):
+        capsys.readouterr()
+        status = call("train_cls", "--images", photos, "--labels", tmp_path / "labels.csv",
+                      "--folds", 2, "--groups", "none", "--weights", "none", "--size", 32, 32,
+                      "--workers", 0, "--device", "cpu", "--out", tmp_path / "out", *flags)
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return start
+
+
+SAME = {  # other ways to write the label file
+    "other line ends": PLAIN.replace("\n", "\r\n"),
+    "a byte order mark": "\ufeff" + PLAIN,
+    "rows in another order": HEAD + "\n".join(reversed(good_rows())),
+    "columns in another order": "ClassId,ImageId,EncodedPixels\n" + "".join(
+        "{1},{0},{2}\n".format(*row.split(",")) for row in good_rows()),
+    "quotes and blanks": PLAIN.replace(",", " , ").replace("1 3", '"1 3"').replace(' "', '"')}
+OTHER = {  # files that say something else
+    "a mask": PLAIN.replace("00.jpg,1,1 3", "00.jpg,1,1 4"),
+    "a label": PLAIN.replace("00.jpg,1,", "00.jpg,2,"),
+    "a row less": PLAIN.replace("00.jpg,1,1 3\n", "")}
+
+
+@pytest.mark.parametrize("text", SAME.values(), ids=SAME)
+def test_the_same_labels_written_otherwise_are_the_same(training, tmp_path, text):
+    assert training()[0] == 130
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    assert training("--resume")[0] == 130
+
+
+@pytest.mark.parametrize("text", OTHER.values(), ids=OTHER)
+def test_other_labels_are_refused(training, tmp_path, text):
+    assert training()[0] == 130
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    status, said = training("--resume")
+    assert status == 2 and (f"error: {tmp_path}/labels.csv changed since {tmp_path}/out/args.json "
+                            "was written: a resumed run keeps its labels and its images\n") in said
+
+
+def test_columns_of_classes_in_another_order_are_refused(training, tmp_path):
+    rows = [(n, i % 2, i // 2 % 2) for i, n in enumerate(NAMES)]
+    (tmp_path / "labels.csv").write_text("ImageId,pit,rust\n" + "".join(
+        f"{n},{a},{b}\n" for n, a, b in rows))
+    assert training()[0] == 130
+    (tmp_path / "labels.csv").write_text("ImageId,rust,pit\n" + "".join(
+        f"{n},{b},{a}\n" for n, a, b in rows))
+    status, said = training("--resume")
+    assert status == 2 and "error: classes rust, pit, but " in said
+    assert said.endswith("args.json says pit, rust: a resumed run keeps its classes\n")
+
+
+def test_pixels_that_changed_are_noticed_and_times_are_not(training, photos):
+    assert training()[0] == 130
+    os.utime(photos / "03.jpg", (1, 1))
+    assert training("--resume")[0] == 130
+    Image.fromarray(np.full((40, 40), 200, np.uint8)).save(photos / "03.jpg")
+    status, said = training("--resume")
+    assert status == 2 and "error: the content of the images changed since " in said
+
+
+def test_resume_without_a_run_says_that_one_begins(training, tmp_path):
+    status, said = training("--resume")
+    assert status == 130
+    assert f"{tmp_path}/out holds no run to go on with: a new one begins\n" in said
+    assert "a new one begins" not in training("--resume")[1]
+
+
+@pytest.mark.parametrize("script", ["train_cls", "make_masks", "train_seg", "evaluate"])
+def test_resume_and_overwrite_exclude_each_other(photos, tmp_path, refused, script):
+    assert refused(script, "--images", photos, "--resume", "--overwrite", "--out",
+                   tmp_path / "out") == \
+        "--resume goes on with a run and --overwrite replaces it: give one of them"
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/runs/eval", "photos/../photos/a", "link/a"])
+@pytest.mark.parametrize("script", ["train_cls", "make_masks", "train_seg", "evaluate"])
+def test_an_out_among_the_images_is_refused(photos, tmp_path, refused, script, out):
+    (tmp_path / "link").symlink_to(photos)
+    assert refused(script, "--images", photos, "--out", tmp_path / out) == \
+        f"--out {tmp_path}/{out} lies in {photos}, where its pictures would be taken for images: " \
+        "name a folder outside"
+
+
+def test_an_out_among_the_new_images_or_the_folders_of_classes_is_refused(photos, tmp_path,
+                                                                          refused):
+    (tmp_path / "new").mkdir()
+    assert refused("train_seg", "--images", photos, "--predict", tmp_path / "new", "--out",
+                   tmp_path / "new/seg").startswith(f"--out {tmp_path}/new/seg lies in ")
+    assert refused("train_cls", "--labels", photos, "--out", photos / "cls").startswith("--out ")
+
+
+def test_a_gif_is_an_image(photos, tmp_path):
+    Image.fromarray(np.full((40, 40), 9, np.uint8)).save(photos / "a.GIF")
+    (tmp_path / "labels.csv").write_text(PLAIN + "a.GIF,1,1 3\n")
+    assert call("evaluate", "--images", photos, "--labels", tmp_path / "labels.csv",
+                f"m={tmp_path}/labels.csv", "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["images"] == 10
+
+
+# Runs that are not there
+
+
+@pytest.mark.parametrize("files, said", [
+    (None, "is no folder"), ([], "holds nothing"), (["b.csv", "a"], "holds a, b.csv"),
+    (list("abcdefghij"), "holds a, b, c, d, e, f, g, h ...")])
+def test_a_folder_that_is_no_run(photos, tmp_path, refused, files, said):
+    cls = tmp_path / "clss"
+    for name in files or []:
+        cls.mkdir(exist_ok=True)
+        (cls / name).touch()
+    if files == []:
+        cls.mkdir()
+    assert contents(cls) == f"{cls} {said}"
+    assert refused("make_masks", "--images", photos, "--cls", cls, "--out", tmp_path / "out") == \
+        f"--cls {cls} is no run of train_cls.py, which has an args.json and a folds.csv: {cls} " \
+        f"{said}"
+    (tmp_path / "true.csv").write_text(PLAIN)
+    got = refused("train_seg", "--images", photos, "--masks", tmp_path / "true.csv", "--folds",
+                  cls / "folds.csv", "--out", tmp_path / "out")
+    assert got == f"{cls}/folds.csv: cannot be read as CSV in UTF-8 (no such file; {cls} {said})"
+
+
+@pytest.fixture
+def made(photos, tmp_path):
+    """The run of a classifier and that of its maps, made without a network."""
+    cls, out = tmp_path / "cls", tmp_path / "masks"
+    (cls / "fold0").mkdir(parents=True)
+    (cls / "fold0/swa.pt").touch()
+    (cls / "folds.csv").write_text("ImageId,fold\n" + "".join(f"{n},0\n" for n in NAMES))
+    (cls / "args.json").write_text(json.dumps({"args": {}, "classes": ["1", "2"]}))
+    flags = ("--images", photos, "--cls", cls, "--out", out)
+    args = make_masks.get_args([str(f) for f in flags])
+    folder.start_run(args, held_out_maps.network_files(args), ["1", "2"], NAMES)
+    store = stored_maps.MapStore(out, 12, 2)
+    store.add(range(12), np.random.default_rng(0).random((12, 2, 2, 2)).astype(np.float16),
+              np.ones((12, 2)))
+    store.finish(NAMES, np.zeros(12, int), dict.fromkeys(NAMES, (40, 40)), ["1", "2"])
+    return flags
+
+
+def test_reused_maps_leave_the_flags_that_were_used(made, tmp_path):
+    assert call("make_masks", *made, "--reuse-maps", "--threshold", 0.5) == 0
+    found = json.loads((tmp_path / "masks/args.json").read_text())
+    assert found["args"]["threshold"] == 0.5 and found["classes"] == ["1", "2"]
+    half = (tmp_path / "masks/masks.csv").read_bytes()
+    assert call("make_masks", *made, "--reuse-maps", "--threshold", 0.9) == 0
+    assert (tmp_path / "masks/masks.csv").read_bytes() != half
+    again = make_masks.get_args([str(f) for f in (*made, "--resume", "--threshold", 0.9)])
+    folder.check_flags(again)  # --resume knows them too, with and without --reuse-maps
+
+
+def test_reused_maps_of_a_run_that_is_not_there(made, tmp_path, refused):
+    flags = (*made[:-1], tmp_path / "new", "--reuse-maps")
+    assert refused("make_masks", *flags) == (
+        f"--reuse-maps finds no maps: {tmp_path}/new is no folder; run without --reuse-maps first, "
+        "or name the --out of that run")
+
+
+# Pixels of 16 bits
+
+
+@pytest.mark.parametrize("peak, others, said", [
+    (4095, 4095, "the 2 images of 16 bits in {} use 12 of them, so that they are read as 0 to 15 "
+     "of 255 and are nearly black: multiply their values by 16, or save them with 8 bits"),
+    (255, 1023, "use 10 of them, so that they are read as 0 to 3 of 255 and are nearly black: "
+     "multiply their values by 64"),
+    (16383, 255, "use 14 of them"), (16384, 255, None), (65535, 4095, None)])
+def test_16_bit_images_with_fewer_bits_are_said_loudly(tmp_path, peak, others, said):
+    for name, high in (("a.png", peak), ("b.png", others)):
+        Image.fromarray(np.array([[0, high]], np.uint16)).save(tmp_path / name)
+    Image.new("L", (2, 1), 255).save(tmp_path / "c.png")  # 8 bits do not count
+    warned, lines = [], []
+    names = ["a.png", "b.png", "c.png"]
+    images.scan(tmp_path, names, warn=warned.append)
+    inputs.scan(tmp_path, names, lambda event, text="", **facts: lines.append(text))
+    if said is None:
+        assert not warned
+    else:
+        assert len(warned) == 1 and said.format(tmp_path) in warned[0] and warned[0] in lines
+        assert warned[0].startswith("WARNING: ")
+
+
+def test_dark_8_bit_images_are_no_matter(tmp_path):
+    Image.new("L", (2, 1), 3).save(tmp_path / "a.png")
+    warned = []
+    images.scan(tmp_path, ["a.png"], warn=warned.append)
+    assert not warned
+
+
+# Table 1
+
+
+def test_table_1_names_as_many_epochs_as_there_are(photos, tmp_path, capsys):
+    found = Labels(NAMES, ["1"], np.array([[i % 2] for i in range(12)], np.uint8), None, {})
+    (tmp_path / "fold0").mkdir()
+    for name in train_cls.RESULTS:
+        (tmp_path / f"fold0/{name}.csv").write_text("ImageId,1\n" + "".join(
+            f"{n},0.5\n" for n in NAMES))
+    for epochs, said in ((2, "mean of 2 (SWA)"), (20, "mean of 3 (SWA)")):
+        flags = ["--out", str(tmp_path), "--epochs", str(epochs)]
+        args = train_cls.get_args(flags)
+        assert run(lambda args: train_cls.write_results(args, found), lambda: args) == 0
+        assert said in capsys.readouterr().out
