@@ -122,7 +122,7 @@ def copied(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     return argparse.Namespace(images=tmp_path / "images", data=None, labels=tmp_path / "labels.csv",
                               out=tmp_path / "run", fold=None, folds=2, resume=False, seed=0,
-                              groups="copies")
+                              groups="copies", classes=None)
 
 
 def test_new_folds_keep_copies_together_and_say_so(copied):
