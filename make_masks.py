@@ -7,16 +7,18 @@ both.
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
     python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
     python make_masks.py --images photos --labels labels.csv --method auto --out runs/masks
+    python make_masks.py --images new_photos --method auto --fitted runs/masks --out runs/new
     python make_masks.py --images photos --labels labels.csv --method seg --seg runs/seg \\
         --out runs/round2
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
 hold true masks, the masks are scored, and --search finds the three parameters. --method contrast
-needs labels and no classifier. --method auto lets the labels choose for each class between contrast,
-the classifier's map and their product; without labels it takes the classes that reach --confidence.
-Both also write ignore.csv for train_seg.py --ignore. --method seg lets the U-Nets of a run label the
-images that they have not seen, for a second round of training.
+needs labels and no classifier. --method auto lets the labels choose for each class between
+contrast, the classifier's map and their product. Both also write ignore.csv for train_seg.py
+--ignore, and model.json, by which --fitted masks other images as these labels have chosen. Images
+without labels then have the classes that reach --confidence. --method seg lets the U-Nets of a run
+label the images that they have not seen, for a second round of training.
 """
 
 import signal
@@ -57,9 +59,12 @@ def get_args(argv=None):
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS, default="gradcam++",
                    help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
-                   "within each image, without a classifier, [C-1] to [C-13]; auto: contrast, map or "
-                   "both, as the labels choose for each class, [C-18] to [C-23]; seg: by the U-Nets of "
-                   "--seg, [C-24] to [C-27]")
+                   "within each image, without a classifier, [C-1] to [C-13]; auto: contrast, map "
+                   "or both, as the labels choose for each class, [C-18] to [C-23]; seg: by the "
+                   "U-Nets of --seg, [C-24] to [C-27]")
+    p.add_argument("--fitted", type=Path, metavar="RUN",
+                   help="run of the same --method, contrast or auto, whose choices are used instead "
+                   "of new ones")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -165,12 +170,14 @@ def masks_from_contrast(args, work, report):
 
     Returns what masks_from_maps returns. True masks are used for nothing but the scores.
     """
-    from cam2seg.training import label_only
-    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.fold)
+    from cam2seg.training import fitted, label_only
+    model = fitted.given(args, work.classes)
+    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
+                     work.fold)
     if not processes.is_first():
         return [], {}, {}
     log_image, y = log_images(args, work), work.labels.y.astype(bool)
-    model = label_only.fit(log_image, y, report)
+    model = model or fitted.write(args.out, work.classes, label_only.fit(log_image, y, report))
     rows = label_only.choice_rows(model, work.classes)
     print_table("Filter and sign that the labels choose, with T of [C-5], and the next best",
                 ["class", "first", "T", "second", "T"], rows)
@@ -178,7 +185,8 @@ def masks_from_contrast(args, work, report):
         if chosen is None:
             print(f"class {name}: no filter tells its images from the others, so --method contrast "
                   "makes no mask of it")
-    made = label_only.make_masks(log_image, work.names, y, model, report)
+    made = label_only.make_masks(
+        lambda i: label_only.masks_of_image(log_image(i), y[i], model), work.names, y, report)
     return [write_label_masks(args, work, *made, rows)], *made
 
 
@@ -189,7 +197,8 @@ def masks_from_auto(args, work, report):
     without labels have the classes that reach --confidence.
     """
     from cam2seg import cam
-    from cam2seg.training import auto_masks
+    from cam2seg.training import auto_masks, fitted, label_only
+    model = fitted.given(args, work.classes)
     maps, probs = load_or_make_maps(args, work, report)
     if not processes.is_first():
         return [], {}, {}
@@ -199,10 +208,13 @@ def masks_from_auto(args, work, report):
     def maps_of(i):
         return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
 
-    model = auto_masks.fit(log_image, maps_of, y, probs, report)
+    model = model or fitted.write(args.out, work.classes,
+                                  auto_masks.fit(log_image, maps_of, y, probs, report))
     rows = auto_masks.choice_rows(model, work.classes)
     print_table("What the labels choose for each class, [C-22]", auto_masks.COLUMNS, rows)
-    made = auto_masks.make_masks(log_image, maps_of, work.names, y, model, report)
+    made = label_only.make_masks(
+        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], model), work.names, y,
+        report)
     return [write_label_masks(args, work, *made, rows)], *made
 
 
@@ -259,6 +271,10 @@ def load_images(args, report):
     by_labels = args.method in ("contrast", "seg")
     if (args.gate == "labels" or args.search or by_labels) and found is None:
         raise DataError("--gate labels, --search and --method contrast or seg need --labels")
+    if args.method == "auto" and found is None and not args.fitted:
+        raise DataError("--method auto needs --labels, or --fitted with a run that had them")
+    if args.fitted and args.method not in ("contrast", "auto"):
+        raise DataError("--fitted is for --method contrast and auto")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.search == "truth" and found.rles is None:
@@ -335,7 +351,7 @@ def load_or_make_maps(args, work, report):
 
     Also makes the folder of the run.
     """
-    from cam2seg.training import held_out_maps
+    from cam2seg.training import fitted, held_out_maps
     images = held_out_maps.Images(work.names, work.fold, work.sizes, work.classes)
     if args.reuse_maps:
         if not any((args.out / name).exists() for name in ("maps.csv", "maps.npy")):
@@ -347,8 +363,8 @@ def load_or_make_maps(args, work, report):
         folder.note_flags(args, [inputs.label_path(args)])
         return found
     classifiers = held_out_maps.load_classifiers(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *held_out_maps.network_files(args)],
-                     work.classes, work.names)
+    folder.start_run(args, [inputs.label_path(args), *fitted.files(args),
+                            *held_out_maps.network_files(args)], work.classes, work.names)
     return held_out_maps.make_maps(args, images, classifiers, report)
 
 

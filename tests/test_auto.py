@@ -14,12 +14,13 @@ from test_label_only import FAST, TRUTH, names_in, present_dice, write_set
 
 from cam2seg import cam
 from cam2seg.data.csv_files import write_csv
+from cam2seg.data.errors import DataError
 from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.demo import toys
 from cam2seg.masks import rle_decode, rle_encode
 from cam2seg.methods import auto, contrast
-from cam2seg.training import auto_masks, held_out_maps
+from cam2seg.training import auto_masks, fitted, held_out_maps, label_only
 
 # The formulas
 
@@ -204,7 +205,7 @@ def draw_texture(count):
     return np.array(images), maps, truth.any(axis=(2, 3)), truth
 
 
-def fitted(images, maps, y):
+def fitted_to(images, maps, y):
     """The AutoModel of images whose classifier is right but for one pair of each class, and what
     masks_of_image takes of each image."""
     probs = np.where(y, 0.9, 0.1)
@@ -224,7 +225,7 @@ def mean_dice(images, maps, y, truth, model):
 
 def test_the_map_is_chosen_where_only_the_classifier_sees_the_texture():
     images, maps, y, truth = draw_texture(60)
-    model = fitted(images, maps, y)
+    model = fitted_to(images, maps, y)
     assert model.choices == ["map", "map"]
     assert mean_dice(images, maps, y, truth, model) > 0.7
     alone = model._replace(choices=["contrast", "contrast"])
@@ -233,7 +234,7 @@ def test_the_map_is_chosen_where_only_the_classifier_sees_the_texture():
 
 def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
     images, maps, y, truth = draw_spots(40)
-    model = fitted(images, maps, y)
+    model = fitted_to(images, maps, y)
     assert model.choices == ["product"] and model.filters[0][1] == -1
     found = {c: mean_dice(images, maps, y, truth, model._replace(choices=[c]))
              for c in auto.CHOICES}
@@ -243,7 +244,7 @@ def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
 def test_each_class_has_its_own_method_and_a_label_without_a_mask_leaves_the_image_out():
     images, maps, y, _ = draw_spots(40)
     maps = np.concatenate([maps, np.zeros_like(maps), maps], axis=1)
-    model = fitted(images, maps, np.repeat(y, 3, axis=1))
+    model = fitted_to(images, maps, np.repeat(y, 3, axis=1))
     model = model._replace(choices=["product", "map", "contrast"])
     x, labels = contrast.logarithm(images[0]), np.array([True, True, False])
     masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, model)
@@ -252,16 +253,55 @@ def test_each_class_has_its_own_method_and_a_label_without_a_mask_leaves_the_ima
     assert not masks[1].any() and ignored[1].all()  # a map of zeros gives no mask
     assert not masks[2].any() and not ignored[2].any()  # no label
     assert not (masks & ignored).any()
-    masks, ignored = auto_masks.masks_of_image(x, maps[0], np.array([False, False, True]), model)
-    alone, doubt = auto_masks.label_only.masks_of_image(x, np.array([False, False, True]),
-                                                        model.contrast)
-    assert (masks == alone).all() and (ignored[2] == doubt).all() and masks[2].any()
+    labels = np.array([False, False, True])
+    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, model)
+    alone, left_out = label_only.masks_of_image(x, labels, model.contrast)
+    assert (masks == alone).all() and (ignored == left_out).all() and masks[2].any()
+
+
+def same(a, b):
+    """Whether two models are equal, arrays and None included."""
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else a == b
+
+
+def test_a_model_comes_back_from_its_file_as_it_was(tmp_path):
+    images, maps, y, _ = draw_texture(60)
+    y[:4] = True
+    model = fitted_to(images, maps, y)
+    assert model.contrast.texture is not None
+    for wanted in (model, model._replace(classifier=[None, 0.5]),
+                   model._replace(contrast=model.contrast._replace(filters=[None, None]))):
+        fitted.write(tmp_path, ["a", "b"], wanted)
+        json.loads((tmp_path / "model.json").read_text(), parse_constant=pytest.fail)
+        assert same(fitted.read(tmp_path, "auto", ["a", "b"]), wanted)
+        fitted.write(tmp_path, ["a", "b"], wanted.contrast)
+        assert same(fitted.read(tmp_path, "contrast", ["a", "b"]), wanted.contrast)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda m: [], lambda m: m | {"classes": ["a"]}, lambda m: m | {"choices": ["map", "guess"]},
+    lambda m: m | {"choices": "map"}, lambda m: m | {"filters": [["G1 - G7", 1]] * 2},
+    lambda m: m | {"filters": [["G1 - G6", 2]] * 2}, lambda m: m | {"alone": [0.5]},
+    lambda m: m | {"contrast": None},
+    lambda m: m | {"contrast": m["contrast"] | {"scores": [[[1, 2]]]}},
+    lambda m: m | {"contrast": m["contrast"] | {"signs": [1]}},
+    lambda m: m | {"contrast": m["contrast"] | {"otsu": [0.5, 0.5]}},
+    lambda m: m | {"contrast": m["contrast"] | {"texture": [[[0] * 9] * 2, [[[0] * 9] * 9] * 2]}}])
+def test_a_damaged_model_is_refused_in_one_line(tmp_path, damage):
+    images, maps, y, _ = draw_texture(30)
+    fitted.write(tmp_path, ["a", "b"], fitted_to(images, maps, y))
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match="model.json: .*expected"):
+        fitted.read(tmp_path, "auto", ["a", "b"])
 
 
 def test_a_class_of_all_images_or_of_none_is_left_to_the_map():
     images, maps, y, _ = draw_spots(12)
     for labels in (np.ones_like(y), np.zeros_like(y)):
-        model = fitted(images, maps, labels)
+        model = fitted_to(images, maps, labels)
         assert model.choices == ["map"] and model.classifier == [None]
 
 
@@ -360,11 +400,16 @@ def test_a_resumed_run_and_reused_maps_give_the_same_bytes(ground, auto_run, tmp
         assert before[name] == after[name], name
 
 
-def test_images_without_labels_have_the_classes_that_reach_the_confidence(ground, tmp_path):
+def new(folder, out, fitted_run):
+    """make_masks.py --method auto on the same images as if they were new and had no labels."""
+    flags = ("make_masks", "--images", folder / "train_images", *make(folder, out)[5:])
+    return (*flags, "--fitted", fitted_run) if fitted_run else flags
+
+
+def test_images_without_labels_have_the_classes_that_reach_the_confidence(ground, auto_run,
+                                                                          tmp_path):
     folder, _ = ground
-    flags = ["make_masks", "--images", folder / "train_images",
-             *make(folder, tmp_path / "new", "--confidence", 0.5)[5:]]
-    assert call(*flags) == 0
+    assert call(*new(folder, tmp_path / "new", auto_run), "--confidence", 0.5) == 0
     probs = read(tmp_path / "new")[2]
     left_out, made = (read_labels(tmp_path / "new" / f"{n}.csv") for n in ("ignore", "masks"))
     for i, name in enumerate(made.names):
@@ -372,6 +417,32 @@ def test_images_without_labels_have_the_classes_that_reach_the_confidence(ground
             full = rle_decode(left_out.rles.get((name, c), ""), (64, 64)).all()
             drawn = bool(made.rles.get((name, c)))
             assert (drawn or full) == (probs[i, c] >= 0.5)
+
+
+def test_what_other_labels_chose_is_not_chosen_again(ground, auto_run, tmp_path, refused):
+    """By --fitted, wrong labels change which classes an image has, and not how they are masked."""
+    folder, _ = ground
+    labels = read_labels(folder / "labels.csv", folder / "train_images")
+    write_csv(tmp_path / "wrong.csv", ("ImageId", "a", "b"),
+              [(n, int(i % 3 > 0), 1) for i, n in enumerate(labels.names)])
+    out, wrong = tmp_path / "out", ("--labels", tmp_path / "wrong.csv")
+    assert call(*make(folder, out, "--fitted", auto_run, *wrong)) == 0
+    made, own = (read_labels(f / "masks.csv").rles for f in (out, auto_run))
+    single = [(n, int(y.argmax())) for n, y in zip(labels.names, labels.y, strict=True)
+              if y.sum() == 1]
+    model = fitted.read(auto_run, "auto", labels.classes)
+    assert model.contrast.texture is None  # else other labels would change the names of regions
+    rows = {n: i for i, n in enumerate(labels.names)}
+    same = [key for key in single if key[1] == 1 and rows[key[0]] % 3 == 0]
+    assert len(same) > 3 and all(made[key] == own[key] for key in same)
+    choice = [json.loads((f / "metrics.json").read_text())["table2"][0]["choice"]
+              for f in (out, auto_run)]
+    assert choice[0] == choice[1] and not (out / "model.json").exists()
+    assert "--fitted with a run" in refused(*new(folder, tmp_path / "none", None))
+    said = refused(*make(folder, tmp_path / "none", "--fitted", auto_run, "--method", "contrast"))
+    assert re.search(r"model.json: a model of --method auto .* expected --method contrast", said)
+    assert "--fitted is for" in refused(*make(folder, tmp_path / "none", "--fitted", auto_run,
+                                              "--method", "gradcam"))
 
 
 def test_auto_has_no_parameters_to_search(ground, refused, tmp_path):

@@ -182,10 +182,14 @@ def test_make_masks_hands_the_labels_alone_to_the_code_that_draws_masks():
     assert len(paths) == 3 and sorted(set(given)) == [
         "auto_masks.choice_rows(model, work.classes)",
         "auto_masks.fit(log_image, maps_of, y, probs, report)",
-        "auto_masks.make_masks(log_image, maps_of, work.names, y, model, report)",
+        "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], model)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
-        "label_only.make_masks(log_image, work.names, y, model, report)"]
+        "label_only.make_masks(lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], "
+        "model), work.names, y, report)",
+        "label_only.make_masks(lambda i: label_only.masks_of_image(log_image(i), y[i], model), "
+        "work.names, y, report)",
+        "label_only.masks_of_image(log_image(i), y[i], model)"]
     taken = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)
              and ast.unparse(node).startswith("work.labels")]
     assert set(taken) == {"work.labels", "work.labels.y", "work.labels.y.astype"}
@@ -248,7 +252,9 @@ def test_masks_of_an_image_are_those_of_the_formulas(row):
     masks, doubt = contrast.masks_of(u, y[row])
     got = label_only.masks_of_image(x, y[row], model)
     np.testing.assert_array_equal(got[0], masks)
-    np.testing.assert_array_equal(got[1], doubt)
+    for c in range(2):
+        left_out = doubt if masks[c].any() else np.ones_like(doubt)
+        np.testing.assert_array_equal(got[1][c], left_out & y[row, c])
     assert masks[y[row]].any() and not masks[~y[row]].any()
 
 
@@ -264,14 +270,26 @@ def test_ignored_pixels_are_the_doubt_of_each_label_and_clean_images_have_no_ent
     images, y = odd_images(60)
     model = label_only.fit(images.__getitem__, y)
     y[3] = False
-    made, ignored = label_only.make_masks(images.__getitem__, list(range(60)), y, model)
+    made, ignored = label_only.make_masks(
+        lambda i: label_only.masks_of_image(images[i], y[i], model), list(range(60)), y)
     assert set(made) == {(i, c) for i in range(60) for c in range(2) if y[i, c]}
     for i in range(60):
-        masks, doubt = label_only.masks_of_image(images[i], y[i], model)
+        masks, left_out = label_only.masks_of_image(images[i], y[i], model)
         for c in np.flatnonzero(y[i]):
             assert made[i, c] == rle_encode(masks[c])
-            assert ignored.get((i, c), "") == rle_encode(doubt)
+            assert ignored.get((i, c), "") == rle_encode(left_out[c])
     assert len(ignored) > 10 and all(ignored.values())
+
+
+def test_a_label_without_a_mask_leaves_the_whole_image_out_for_its_class():
+    images, y = odd_images(60)
+    model = label_only.fit(images.__getitem__, y)
+    model.filters[1] = None
+    masks, left_out = label_only.masks_of_image(images[4], np.array([True, True]), model)
+    assert masks[0].any() and not left_out[0].all() and not (masks[0] & left_out[0]).any()
+    assert not masks[1].any() and left_out[1].all()
+    masks, left_out = label_only.masks_of_image(images[4], np.array([True, False]), model)
+    assert not masks[1].any() and not left_out[1].any()  # without the label nothing is in doubt
 
 
 # A class that no filter tells
@@ -304,7 +322,10 @@ def test_a_class_that_no_filter_tells_gets_no_mask_and_a_warning(silent_class, t
     assert ("class b: no filter tells its images from the others, so --method contrast makes no "
             "mask of it\n") in said
     assert "class a: no filter" not in said
-    made = read_labels(out / "masks.csv", folder / "train_images").rles
+    made, left_out = (read_labels(out / f"{n}.csv", folder / "train_images").rles
+                      for n in ("masks", "ignore"))
+    for i in range(26):  # the class without a filter is left out where it is labelled, and only there
+        assert rle_decode(left_out.get((f"{i:02d}.png", 1), ""), (40, 32)).all() == (i >= 12)
     assert not any(rle for (_, c), rle in made.items() if c == 1)
     assert all(made[f"{i:02d}.png", 0] for i in (*range(12), 24, 25))
     table = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
@@ -339,5 +360,5 @@ def test_facts_and_advice_by_hand():
 
 def test_doubt_puts_a_missing_mask_first_and_an_odd_area_before_a_typical_one():
     areas, y = np.array([[100], [100], [1000], [0], [0]]), np.array([[1], [1], [1], [1], [0]])
-    score = mask_report.doubt(areas, y, np.array([0, 100, 0, 0, 0]))
+    score = mask_report.doubt(areas, y, np.array([[0], [100], [0], [0], [0]]))
     assert score[:, 0].tolist() == pytest.approx([0, 0.5, 1, 3, -1])

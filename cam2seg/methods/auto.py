@@ -43,10 +43,10 @@ def product_skewness(r: Tensor, A: np.ndarray) -> np.ndarray:
 
     skew = m_3 / m_2^1.5 of p = A_c max(s r - median(s r), 0),  m_k = mean of (p - mean p)^k
 
-    r (F, pixels) are the responses [C-3] at every second row and column, as contrast.responses gives
-    them. The last axis is the sign s, + first. The skewness is 0 where the product is constant. It
-    is large where a small part of what the map covers stands out, and near that of the map itself
-    where all of it does.
+    r (F, pixels) are the responses [C-3] at every second row and column, as those of
+    contrast.responses are. The last axis is the sign s, + first. The skewness is 0 where the
+    product is constant. It is large where a small part of what the map covers stands out, and near
+    that of the map itself where all of it does.
     """
     A = torch.as_tensor(np.asarray(A, np.float32))[:, ::2, ::2].flatten(1)  # (C, pixels)
     above = r - r.median(dim=1, keepdim=True).values

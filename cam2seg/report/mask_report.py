@@ -120,15 +120,16 @@ def doubt(areas: np.ndarray, y: np.ndarray | None, ignored: np.ndarray) -> np.nd
 
     A labelled image without a mask gets 3, and an image with neither label nor mask gets -1. Any
     other doubt is a sum of two numbers from 0 to 1. The first is ignored / (ignored + area). The
-    second is |log10(area / median area of the class)|, cut at 1. ignored: int (N,), the number of
-    ignored pixels of each image.
+    second is |log10(area / median area of the class)|, cut at 1. ignored: int (N, C), the number of
+    ignored pixels.
     """
     score = np.full(areas.shape, -1.0)
     for c in range(areas.shape[1]):
         made = areas[:, c] > 0
         if made.any():
             far = np.abs(np.log10(areas[made, c] / np.median(areas[made, c])))
-            score[made, c] = ignored[made] / (ignored[made] + areas[made, c]) + np.minimum(far, 1)
+            left_out = ignored[made, c]
+            score[made, c] = left_out / (left_out + areas[made, c]) + np.minimum(far, 1)
         if y is not None:
             score[y[:, c].astype(bool) & ~made, c] = 3.0
     return score
@@ -143,8 +144,7 @@ def write_review(out: Path, image_dir: Path, work: Any, rles: Mapping[tuple[str,
     """
     y = work.labels.y if work.labels is not None else None
     areas = measure_areas(rles, work.names, len(work.classes))
-    left_out = measure_areas(ignored, work.names, len(work.classes)).max(axis=1)
-    score = doubt(areas, y, left_out)
+    score = doubt(areas, y, measure_areas(ignored, work.names, len(work.classes)))
     order = [divmod(int(k), len(work.classes)) for k in np.argsort(-score, axis=None, kind="stable")
              if score.flat[k] >= 0]
     chosen = order[:count]

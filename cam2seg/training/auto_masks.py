@@ -2,8 +2,7 @@
 class (make_masks.py --method auto).
 
 The functions get the pixels of the images, the labels y, bool (N, C), the classifier's held-out
-maps and probabilities, and nothing else, so that no mask drawn by a person can reach them. Where
-nobody has labelled the images, y is what the classifier predicts. The formulas [C-18] to [C-23] are
+maps and probabilities, and nothing else, so that no mask drawn by a person can reach them. The formulas [C-18] to [C-23] are
 those of methods/auto.py.
 """
 
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..masks import rle_encode
 from ..methods import auto, contrast
 from ..metrics import roc_auc
 from ..runs.progress import Progress, silent
@@ -91,50 +89,26 @@ def masks_of_image(x: Tensor, A: np.ndarray, y: np.ndarray,
     or of a product may overlap the others, as the masks of the paper may (DEV-29). Where a class
     with a label gets no mask, the whole image is left out for it.
     """
-    masks, ignored = np.zeros(A.shape, bool), np.zeros(A.shape, bool)
     by_contrast = y & (np.array(model.choices) == "contrast")
-    if by_contrast.any():
-        masks, doubtful = label_only.masks_of_image(x, by_contrast, model.contrast)
-        ignored[by_contrast] = doubtful
+    masks, ignored = label_only.masks_of_image(x, by_contrast, model.contrast)
     for c in np.flatnonzero(y & ~by_contrast):
         u = A[c]
         if model.choices[c] == "product":
             u = u * contrast.evidence(x, *model.filters[c])
         masks[c], ignored[c] = auto.mask_of(u, model.choices[c])
-    ignored[y & ~masks.any(axis=(1, 2))] = True
+        ignored[c] |= not masks[c].any()
     return masks, ignored
-
-
-def make_masks(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray],
-               names: list, y: np.ndarray, model: AutoModel,
-               report: Callable = silent) -> tuple[dict, dict]:
-    """The run lengths of the masks, and of the ignored pixels, of N named images.
-
-    log_image, maps_of and y are those of fit. Both results are {(name, class index): run lengths}.
-    The masks have an entry for every label, and the ignored pixels where there are any.
-    """
-    made, ignored = {}, {}
-    clock = Progress(len(names), "auto: masks", report)
-    for i, name in enumerate(names):
-        if y[i].any():
-            drawn, left_out = masks_of_image(log_image(i), maps_of(i), y[i], model)
-            for c in np.flatnonzero(y[i]).tolist():
-                made[name, c] = rle_encode(drawn[c])
-                if left_out[c].any():
-                    ignored[name, c] = rle_encode(left_out[c])
-        clock.add(1)
-    return made, ignored
 
 
 def choice_rows(model: AutoModel, classes: list) -> list:
     """One row for each class, of COLUMNS: what decided its method, and the method."""
     rows = []
     for c, name in enumerate(classes):
-        alone = model.contrast.filters[c]
+        alone, sign = model.contrast.filters[c], model.contrast.signs[c]
         auc = model.classifier[c]
-        rows.append([name, auc, None if auc is None else auto.need(auc),
-                     model.alone[c], "none" if alone is None else _say(alone, model.contrast.signs[c]),
-                     model.product[c], _say(*model.filters[c]), model.choices[c]])
+        rows.append([name, auc, None if auc is None else auto.need(auc), model.alone[c],
+                     "none" if alone is None else _say(alone, sign), model.product[c],
+                     _say(*model.filters[c]), model.choices[c]])
     return rows
 
 

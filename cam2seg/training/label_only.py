@@ -95,10 +95,12 @@ def _sample(d, region, rng):
 
 def masks_of_image(x: Tensor, y: np.ndarray,
                    model: ContrastModel) -> tuple[np.ndarray, np.ndarray]:
-    """Masks bool (C, H, W) of one image, and pixels bool (H, W) that a trainer must leave out.
+    """Masks and the pixels that a trainer must leave out, both bool (C, H, W), of one image.
 
     x (H, W) is the logarithm [C-1] of the image, and y bool (C,) are its labels. A class without a
-    label, or without a filter, has an empty mask.  [C-6] to [C-13]
+    label has an empty mask, and so has a class that no filter tells. The labels of an image share
+    its pixels in doubt. Where a class with a label gets no mask, the whole image is left out for
+    it.  [C-6] to [C-13]
     """
     u = np.zeros((len(y), *x.shape), np.float32)
     several = y.sum() > 1 and model.texture is not None
@@ -109,26 +111,28 @@ def masks_of_image(x: Tensor, y: np.ndarray,
         region = q[c].reshape(x.shape) if several else None
         v = contrast.evidence(x, model.filters[c], model.signs[c], region)
         u[c] = v / contrast.threshold(contrast.otsu(v), model.otsu[c])
-    return contrast.masks_of(u, y)
+    masks, doubt = contrast.masks_of(u, y)
+    missing = y & ~masks.any(axis=(1, 2))
+    return masks, (y[:, None, None] & doubt) | missing[:, None, None]
 
 
-def make_masks(log_image: Callable[[int], Tensor], names: list, y: np.ndarray,
-               model: ContrastModel, report: Callable = silent) -> tuple[dict, dict]:
+def make_masks(masks_of: Callable[[int], tuple[np.ndarray, np.ndarray]], names: list, y: np.ndarray,
+               report: Callable = silent) -> tuple[dict, dict]:
     """The run lengths of the masks, and of the ignored pixels, of N named images.
 
-    log_image and y are those of fit. Both results are {(name, class index): run lengths}. The
-    masks have an entry for every label. The ignored pixels of an image are the same for each of its
-    labels; an image without any has no entry.
+    masks_of(i) gives both of image i, bool (C, H, W), and y bool (N, C) are the labels. Both
+    results are {(name, class index): run lengths}. The masks have an entry for every label, and the
+    ignored pixels where there are any.
     """
     made, ignored = {}, {}
-    clock = Progress(len(names), "contrast: masks", report)
+    clock = Progress(len(names), "masks", report)
     for i, name in enumerate(names):
         if y[i].any():
-            drawn, doubtful = masks_of_image(log_image(i), y[i], model)
+            masks, left_out = masks_of(i)
             for c in np.flatnonzero(y[i]).tolist():
-                made[name, c] = rle_encode(drawn[c])
-                if doubtful.any():
-                    ignored[name, c] = rle_encode(doubtful)
+                made[name, c] = rle_encode(masks[c])
+                if left_out[c].any():
+                    ignored[name, c] = rle_encode(left_out[c])
         clock.add(1)
     return made, ignored
 
