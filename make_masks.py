@@ -63,8 +63,8 @@ def get_args(argv=None):
                    "or both, as the labels choose for each class, [C-18] to [C-23]; seg: by the "
                    "U-Nets of --seg, [C-24] to [C-27]")
     p.add_argument("--fitted", type=Path, metavar="RUN",
-                   help="run of the same --method, contrast or auto, whose choices are used instead "
-                   "of new ones")
+                   help="run of the same --method, contrast or auto, whose choices are used "
+                   "instead of new ones")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),

@@ -2,8 +2,8 @@
 class (make_masks.py --method auto).
 
 The functions get the pixels of the images, the labels y, bool (N, C), the classifier's held-out
-maps and probabilities, and nothing else, so that no mask drawn by a person can reach them. The formulas [C-18] to [C-23] are
-those of methods/auto.py.
+maps and probabilities, and nothing else, so that no mask drawn by a person can reach them. The
+formulas [C-18] to [C-23] are those of methods/auto.py.
 """
 
 from collections.abc import Callable
