@@ -29,7 +29,10 @@ LABELS, FOLDS, IMAGES, DATASET, FILES = (
 BATCHES, EPOCHS, FIT, CROSS, MAPS, MAP_MASKS, PREDICTOR = (
     f"cam2seg/training/{name}.py" for name in ("batches", "epochs", "fit", "cross_validation",
                                                "held_out_maps", "map_masks", "predictor"))
-CHECKPOINTS, PROGRESS = "cam2seg/runs/checkpoints.py", "cam2seg/runs/progress.py"
+CHECKPOINTS, PROGRESS, RESTORE, RUN_FOLDER, STREAMS = (
+    f"cam2seg/runs/{name}.py" for name in ("checkpoints", "progress", "restore", "folder",
+                                           "streams"))
+CLASSES = "cam2seg/data/classes.py"
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
@@ -87,9 +90,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("checkpoint half written", FILES, 'tmp = Path(f"{path}.tmp")', "tmp = Path(path)"),
     ("order the same in each epoch", BATCHES, "(self.seed, self.epoch)", "self.seed"),
     ("not centred", BATCHES, "x.sub_(mean).div_(std)", "x.div_(std)"),
-    ("rows for columns", MASKS, "mask.T.ravel()", "mask.ravel()"),
-    ("run starts off by one", MASKS, "np.flatnonzero(np.diff(flat)) + 1",
-     "np.flatnonzero(np.diff(flat))"),
+    ("rows for columns", MASKS, "mask[:, first:last].T", "mask[:, first:last].reshape(-1, H)"),
+    ("run starts off by one", MASKS, "+ H * first + 1", "+ H * first"),
     ("decoded by rows", MASKS, "reshape(W, H).T", "reshape(H, W)"),
     ("above, not at, the threshold", MASKS, ">= float(threshold)", "> float(threshold)"),
     ("area above, not at, the bound", MASKS, "mask.sum() >= min_seg_len",
@@ -232,6 +234,18 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "batches(epoch, skip) if skip else batches(epoch)", "batches(epoch)"),
     ("random numbers of a stopped epoch anew", FIT, 'torch.set_rng_state(mine["rng"])', "pass"),
     ("every process prints", PROGRESS, "if processes.is_first():", "if True:"),
+    ("classes by their place", LABELS, "to = {self.classes.index(name): c for", "to = {c: c for"),
+    ("classes called like a column", CLASSES, "if name == TAKEN:", "if False:"),
+    ("control characters in a class", CLASSES, "if UNFIT.search(name):", "if False:"),
+    ("always as many folds as asked for", FOLDS, "for k in range(min(most, *with_class,",
+     "for k in range(min(most, N) or min(most, *with_class,"),
+    ("weights of NaN taken", RESTORE, "if not value.isfinite().all()]", "if False]"),
+    ("changed pixels taken", RUN_FOLDER, "return _sha256((folder / name).read_bytes())",
+     'return _sha256(b"")'),
+    ("the order of rows counts", RUN_FOLDER, "sorted(json.dumps(row, sort_keys=True)",
+     "list(json.dumps(row, sort_keys=True)"),
+    ("a broken pipe stops a run", STREAMS, "            self._drop_all()\n            return len(text)",
+     "            raise"),
 ]
 
 
@@ -242,7 +256,9 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
                LABELS: ["tests/test_data.py"], FOLDS: ["tests/test_data.py"], MAPS: SCRIPTS,
                MAP_MASKS: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
-               FILES: ["tests/test_runs.py"], CONTRAST: ["tests/test_contrast.py"],
+               FILES: ["tests/test_runs.py"], RESTORE: ["tests/test_streams.py"],
+               STREAMS: ["tests/test_streams.py"], RUN_FOLDER: ["tests/test_same_run.py"],
+               CONTRAST: ["tests/test_contrast.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
                AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}
 

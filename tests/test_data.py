@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cam2seg.data.csv_files import write_csv
 from cam2seg.data.errors import DataError
-from cam2seg.data.folds import check_folds, make_folds, read_folds
+from cam2seg.data.folds import check_folds, make_folds, most_folds, read_folds
 from cam2seg.data.image_folder import list_images
 from cam2seg.data.labels import Labels, check_masks, read_labels, write_masks
 
@@ -596,6 +596,25 @@ def test_every_fold_must_have_images_with_and_without_each_class(y, fold, expect
         check_folds("f", labels, np.array(fold), 2)
     else:
         assert message(check_folds, "f", labels, np.array(fold), 2) == expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_as_many_folds_as_the_classes_allow(seed):
+    rng = np.random.default_rng(seed)
+    y = (rng.random((9 + 3 * seed, 2)) < 0.4).astype(np.uint8)
+    y[:4] = [[1, 0], [1, 1], [0, 1], [0, 0]]
+    labels = Labels([f"{i}" for i in range(len(y))], ["x", "y"], y, None, {})
+
+    def good(k):
+        fold = make_folds(y, k, 0)
+        counts = [(fold == j).sum() - y[fold == j].sum(axis=0) for j in range(k)]
+        return min(map(min, counts)) > 0 and min(y[fold == j].sum(axis=0).min()
+                                                 for j in range(k)) > 0
+
+    for most in (2, 5, 40):
+        best = max(k for k in range(2, most + 1) if k <= len(y) and good(k))
+        fold = most_folds("f", labels, most, lambda k: make_folds(y, k, 0))
+        assert fold.tolist() == make_folds(y, best, 0).tolist() and fold.max() == best - 1
 
 
 def test_folds_are_written_and_read_back(tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 import make_masks
 import train_cls
 from cam2seg.data import images, stored_maps
+from cam2seg.data.errors import DataError
 from cam2seg.data.files import contents
 from cam2seg.data.labels import Labels
 from cam2seg.runs import folder, inputs
@@ -180,6 +181,15 @@ def test_reused_maps_leave_the_flags_that_were_used(made, tmp_path):
     assert (tmp_path / "masks/masks.csv").read_bytes() != half
     again = make_masks.get_args([str(f) for f in (*made, "--resume", "--threshold", 0.9)])
     folder.check_flags(again)  # --resume knows them too, with and without --reuse-maps
+
+
+def test_a_renamed_image_is_another_list(made, photos):
+    """Although the images, in their order, have the same bytes."""
+    (photos / "11.jpg").rename(photos / "12.jpg")
+    args = make_masks.get_args([str(f) for f in (*made, "--resume")])
+    sources, names = held_out_maps.network_files(args), [*NAMES[:-1], "12.jpg"]
+    with pytest.raises(DataError, match="^the list of images changed since "):
+        folder.start_run(args, sources, ["1", "2"], names)
 
 
 def test_reused_maps_of_a_run_that_is_not_there(made, tmp_path, refused):

@@ -79,7 +79,7 @@ def test_unet_masks_at_the_size_of_each_image():
     sizes = {"a": (9, 5), "b": (4, 12)}
     args = train_seg.get_args(["--threshold", "0.45", "--min-seg-len", "7"])
     settings = Settings(None, lambda p: p, 1, {})
-    rles = train_seg.predict_masks(args, [Net()], Two(), sizes, settings)
+    rles, _ = train_seg.predict_masks(args, [Net()], Two(), sizes, settings)
     for i, name in enumerate("ab"):
         for c in range(2):
             mask = bilinear(logits[i, c].sigmoid().double().numpy(), sizes[name]) >= 0.45

@@ -160,7 +160,7 @@ def test_overwriting_leaves_files_that_are_not_of_a_run(runs, shapes, tmp_path):
     assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
                 runs / "cls/folds.csv", "--out", out, "--epochs", 1, "--overwrite", *SMALL) == 0
     assert (out / "labels.csv").exists() and (out / "notes.txt").read_text() == "mine"
-    assert not list(out.glob("fold*/swa.pt")) and not (out / "oof.csv").exists()
+    assert not list(out.glob("fold*/swa.pt")) and not (out / "oof_best.csv").exists()
 
 
 def test_files_of_no_run_are_not_replaced_unasked(runs, shapes, tmp_path, capsys):

@@ -159,6 +159,8 @@ def check_same_run(path: Path | str, now: dict) -> None:
         raise DataError(f"classes {', '.join(now['classes'])}, but {path} says "
                         f"{', '.join(then['classes'])}: a resumed run keeps its classes")
     changed = [what for what, sha in now["sha256"].items() if then["sha256"].get(what) != sha]
+    if "the list of images" in changed:  # their content then changed as well
+        changed = [what for what in changed if what != "the content of the images"]
     if changed:
         raise DataError(f"{', '.join(changed)} changed since {path} was written: a resumed run "
                         "keeps its labels and its images")
