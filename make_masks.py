@@ -277,6 +277,8 @@ def load_images(args, report):
         raise DataError("--fitted is for --method contrast and auto")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
+    if args.reuse_maps and by_labels:
+        raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method == "contrast":

@@ -199,6 +199,13 @@ def test_reused_maps_of_a_run_that_is_not_there(made, tmp_path, refused):
         "or name the --out of that run")
 
 
+def test_a_method_without_maps_reuses_none(photos, tmp_path, refused):
+    (tmp_path / "labels.csv").write_text(PLAIN)
+    assert refused("make_masks", "--images", photos, "--labels", tmp_path / "labels.csv",
+                   "--method", "contrast", "--reuse-maps", "--out", tmp_path / "out") == \
+        "--method contrast makes no maps that --reuse-maps could take"
+
+
 # Pixels of 16 bits
 
 
