@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cam2seg.masks import label_components
-from cam2seg.methods import contrast, texture
+from cam2seg.methods import contrast, reflection, texture
 
 
 def picture(H, W, seed=0):
@@ -129,6 +129,34 @@ def test_skewness_of_a_two_valued_image(height):
     p = disc[::2, ::2].double().mean().item()
     found = contrast.skewness(x)[contrast.FILTERS.index(("dog", 0, np.inf))]
     assert found == pytest.approx(math.copysign((1 - 2 * p) / math.sqrt(p * (1 - p)), height), 1e-4)
+
+
+def test_reach_counts_the_pixels_above_each_multiple_of_a_threshold():
+    v = np.random.default_rng(0).exponential(size=(7, 9)).astype(np.float32)
+    v[0, 0] = 0.5 * reflection.RATIOS[20]  # a pixel at the limit itself is not above it
+    counted = [sum(float(a) > 0.5 * rho for a in v.ravel()) for rho in reflection.RATIOS]
+    assert reflection.reach(v, 0.5).tolist() == counted
+
+
+def test_a_threshold_is_right_where_the_wrong_side_has_half_as_many_pixels():
+    ramp = np.arange(33, 0, -1)
+    assert reflection.correction(4 * ramp, ramp) == 1  # never lowered
+    mirrored = np.where(np.arange(33) < 20, 3 * ramp, 2 * ramp)
+    assert reflection.correction(4 * ramp, mirrored) == reflection.RATIOS[20]
+    assert reflection.correction(ramp, ramp) == 1  # ground alone
+    assert reflection.correction(0 * ramp, 0 * ramp) == 1  # nothing at all
+    empty = np.where(np.arange(33) < 32, ramp, 0)
+    assert reflection.correction(empty, np.where(empty > 0, ramp, 0)) == 1
+
+
+def test_the_correction_finds_the_limit_of_uniform_ground_beside_a_defect():
+    """Ground: uniform on -1 .. 1, 10000 pixels; defect: 1000 pixels at 3. Above t > 0 lie
+    5000 (1 - t) pixels of the ground on either side: half of all where 5000 (1 - t) = 1000, which
+    is 1.6 times the threshold 0.5."""
+    ground = (np.arange(10000) + 0.5) / 5000 - 1
+    r = np.concatenate([ground, np.full(1000, 3.0)])
+    rho = reflection.correction(*(reflection.reach(np.maximum(s * r, 0), 0.5) for s in (1, -1)))
+    assert rho == reflection.RATIOS[reflection.RATIOS >= 1.6][0]
 
 
 @pytest.mark.parametrize("grey", [0, 7, 130, 255])

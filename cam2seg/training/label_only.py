@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..data.images import open_rgb
 from ..masks import rle_encode
-from ..methods import contrast, texture
+from ..methods import contrast, reflection, texture
 from ..runs.progress import Progress, silent
 
 # One image gives this number of descriptors from its mask, and as many from the rest of it.
 SAMPLES = 30
+PER_CLASS = 200  # [C-33] images of a class that correct its threshold, at the most
 
 
 class ContrastModel(NamedTuple):
@@ -28,7 +29,8 @@ class ContrastModel(NamedTuple):
     filters: list  # C entries of contrast.FILTERS; None for a class that no filter tells  [C-5]
     signs: list  # C times +1 or -1: whether a defect raises or lowers the filter's response
     scores: np.ndarray  # T (C, F, 2) of every filter and sign  [C-5]
-    otsu: list  # C arrays: Otsu's threshold of each image whose only label is the class  [C-7]
+    otsu: list  # C arrays: Otsu's threshold of each image whose only label is the class, [C-7],
+    #             times the correction of the class  [C-33]
     texture: tuple | None  # mu and S of [C-11]; None where no image has several labels
 
 
@@ -54,6 +56,8 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, report: Callable = si
     chosen, signs, scores = contrast.choose(skew, y)
     filters = [contrast.FILTERS[f] if f >= 0 else None for f in chosen]
     otsu, gaussians = _thresholds_and_texture(log_image, y, filters, signs, report)
+    otsu = [o if filters[c] is None else o * _correction(log_image, y, c, (filters[c], signs[c], o))
+            for c, o in enumerate(otsu)]
     return ContrastModel(filters, list(map(int, signs)), scores, otsu, gaussians)
 
 
@@ -84,6 +88,24 @@ def _thresholds_and_texture(log_image, y, filters, signs, report):
     if descriptors:
         gaussians = texture.fit_texture(np.concatenate(descriptors), np.concatenate(names), C)
     return [np.array(o) for o in otsu], gaussians
+
+
+def _correction(log_image, y, c, chosen):
+    """The factor [C-33] of class c, from evenly spaced images with this label alone.
+
+    chosen: the filter and the sign of the class, and Otsu's thresholds of these images.
+    """
+    filter, sign, otsu = chosen
+    rows = np.flatnonzero(y[:, c] & (y.sum(axis=1) == 1))
+    if not len(rows):
+        return 1.0
+    at = np.unique(np.linspace(0, len(rows) - 1, PER_CLASS).round().astype(int))
+    sums = np.zeros((2, len(reflection.RATIOS)), np.int64)
+    for k in at:
+        x, t = log_image(rows[k]), contrast.threshold(otsu[k], otsu)
+        if t < np.inf:
+            sums += [reflection.reach(contrast.evidence(x, filter, s), t) for s in (sign, -sign)]
+    return reflection.correction(*sums)
 
 
 def _sample(d, region, rng):
