@@ -36,8 +36,28 @@ CLASSES = "cam2seg/data/classes.py"
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
+COPIES, RELABEL, REFLECTION = (
+    "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("mirrored copies unseen", COPIES, "return turns + [view[:, :, ::-1] for view in turns]",
+     "return turns"),
+    ("limit by the stronger contrast", COPIES, "np.minimum(spread", "np.maximum(spread"),
+    ("group shared out", FOLDS, "np.arange(len(y)) if groups is None", "np.arange(len(y)) if True"),
+    ("groups weigh alike", FOLDS, "lacks_images[k] -= folds * size[i]",
+     "lacks_images[k] -= folds"),
+    ("overlap from the run's end", MASKS, 'b[:, 0], x, side="right")',
+     'b[:, 0], x, side="left") + 1'),
+    ("entropy in nats", RELABEL, "-q * np.log2(", "-q * np.log("),
+    ("limit of one side", RELABEL, "np.where(defect, limit[1], limit[0])",
+     "np.where(defect, limit[1], limit[1])"),
+    ("floor of the entropy forgotten", RELABEL, "max(float(np.median(entropy(q))), LEAST_ENTROPY)",
+     "float(np.median(entropy(q)))"),
+    ("threshold lowered", REFLECTION, "np.geomspace(1, 4, 33)", "np.geomspace(0.5, 4, 33)"),
+    ("all ground above the threshold", REFLECTION, "2 * mirrored <= reached",
+     "mirrored <= reached"),
+    ("correction of the wrong sign", LABEL_ONLY, "for s in (sign, -sign)",
+     "for s in (-sign, sign)"),
     ("sum for mean in alpha", CAM, "alpha = G.mean(dim=(2, 3)", "alpha = G.sum(dim=(2, 3)"),
     ("no ReLU of the map", CAM, "return F.relu((alpha * A).sum(dim=1))",
      "return (alpha * A).sum(dim=1)"),
@@ -170,8 +190,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "    for c in np.flatnonzero(y):\n        if",
      "    for c in range(len(y)):\n        if"),
     ("true masks shown to the contrast", "make_masks.py",
-     "label_only.make_masks(log_image, work.names, y, model, report)",
-     "(work.labels.rles or {}, {})"),
+     "label_only.make_masks(\n        lambda i: label_only.masks_of_image(log_image(i), y[i], model), "
+     "work.names, y, report)", "(work.labels.rles or {}, {})"),
     ("labels from the true masks", "make_masks.py", "label_only.fit(log_image, y, report)",
      "label_only.fit(log_image, y if work.labels.rles is None else ~y, report)"),
     ("components joined by their sides alone", MASKS, "(row - 1) * wide + start)",
@@ -253,11 +273,14 @@ LEAKS = "tests/test_leaks.py"
 SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
            "tests/test_sizes_and_flags.py"]
 OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
-               LABELS: ["tests/test_data.py"], FOLDS: ["tests/test_data.py"], MAPS: SCRIPTS,
+               LABELS: ["tests/test_data.py"], MAPS: SCRIPTS,
+               FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
                FILES: ["tests/test_runs.py"], RESTORE: ["tests/test_streams.py"],
                STREAMS: ["tests/test_streams.py"], RUN_FOLDER: ["tests/test_same_run.py"],
+               COPIES: ["tests/test_copies.py"], RELABEL: ["tests/test_relabel.py"],
+               REFLECTION: ["tests/test_contrast.py"],
                CONTRAST: ["tests/test_contrast.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
                AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}

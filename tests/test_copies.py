@@ -83,6 +83,14 @@ def test_an_image_of_another_contrast_is_no_copy():
     assert copies.find_copies(both).tolist() == [0, 1]
 
 
+def test_the_weaker_contrast_sets_the_limit():
+    p = np.random.default_rng(2).choice([28, 228], (20, 20))
+    both = np.stack([p, p.mean() + 0.905 * (p - p.mean())])  # rms: 0.095 of one, 0.105 of the other
+    assert copies.find_copies(both).tolist() == [0, 1]
+    both[1] = p.mean() + 0.915 * (p - p.mean())  # 0.085 and 0.093
+    assert copies.find_copies(both).tolist() == [0, 0]
+
+
 def test_the_thumbnail_holds_the_means_of_equal_boxes():
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (40, 60, 1), dtype=np.uint8).repeat(3, axis=2)

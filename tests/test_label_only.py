@@ -276,6 +276,25 @@ def test_masks_of_an_image_are_those_of_the_formulas(row):
     assert masks[y[row]].any() and not masks[~y[row]].any()
 
 
+def test_the_ground_of_the_wrong_side_raises_a_threshold(monkeypatch):
+    """Small dark squares on a ground with as many bright as dark specks."""
+    images, f = [], contrast.FILTERS.index(("dog", 1, 12))
+    for i in range(20):
+        rng = np.random.default_rng(i)
+        x = rng.normal(-1, 0.02, (40, 40))
+        x += 0.5 * rng.choice((-1, 0, 1), (40, 40), p=(0.05, 0.9, 0.05))
+        row, column = rng.integers(4, 30, 2)
+        x[row:row + 3, column:column + 3] -= 0.5
+        images.append(torch.tensor(x, dtype=torch.float32))
+    monkeypatch.setattr(contrast, "choose", lambda skew, y: (
+        np.array([f]), np.array([-1]), np.zeros((1, len(contrast.FILTERS), 2))))
+    model = label_only.fit(images.__getitem__, np.ones((20, 1), bool))
+    o = [contrast.otsu(contrast.evidence(x, contrast.FILTERS[f], -1)) for x in images]
+    rho = literal_correction(images, contrast.FILTERS[f], -1, o)
+    assert rho > 2
+    np.testing.assert_allclose(model.otsu[0], np.array(o) * rho, rtol=1e-12)
+
+
 def test_at_most_two_hundred_images_correct_a_threshold(monkeypatch):
     images, y = odd_images(60)
     monkeypatch.setattr(label_only, "PER_CLASS", 2)
