@@ -304,6 +304,20 @@ def test_fit_halves_every_rate_after_more_than_three_epochs_without_improvement(
     assert all(r["lr"][1] == 2 * r["lr"][0] for r in rows(tmp_path / "a"))
 
 
+def test_no_more_networks_than_needed_lie_on_the_disk_at_any_epoch(tmp_path, monkeypatch):
+    net, losses, seen = toy_net(), [0.5, 0.3, 0.4, 0.3, 0.2, 0.6], []
+    Script(monkeypatch, losses, net)
+
+    def report(kind, **facts):
+        if kind == "epoch":
+            seen.append(sorted(p.name for p in tmp_path.glob("epoch*.pt")))
+
+    toy_fit(tmp_path, 6, keep=2, net=net, report=report)
+    assert seen == [["epoch1.pt"], ["epoch1.pt", "epoch2.pt"], ["epoch2.pt", "epoch3.pt"],
+                    ["epoch2.pt", "epoch4.pt"], ["epoch2.pt", "epoch5.pt"],
+                    ["epoch2.pt", "epoch5.pt"]]
+
+
 @pytest.mark.parametrize("keep, best", [(1, [5]), (3, [5, 2, 4]), (9, [5, 2, 4, 3, 1, 6])])
 def test_fit_keeps_the_best_epochs_best_first(tmp_path, monkeypatch, keep, best):
     net, losses = toy_net(), [0.5, 0.3, 0.4, 0.3, 0.2, 0.6]

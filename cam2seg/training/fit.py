@@ -87,6 +87,7 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val:
             save_checkpoint(out / f"epoch{epoch + 1}.pt", model, settings.meta)
         append_log(out / "log.jsonl", row)
         save_checkpoint(out / "last.pt", model, state(epoch + 1))  # after the log, see append_log
+        delete_other_epochs(out, best)  # only now: the older last.pt named them
         settings.report("epoch", out=out, epochs=settings.epochs, **row)
     processes.barrier()  # the first process has then written everything
     delete_other_epochs(out, best)
