@@ -251,3 +251,18 @@ def test_table_1_names_as_many_epochs_as_there_are(photos, tmp_path, capsys):
         args = train_cls.get_args(flags)
         assert run(lambda args: train_cls.write_results(args, found), lambda: args) == 0
         assert said in capsys.readouterr().out
+
+
+def test_no_link_in_the_folder_of_a_run_leads_a_file_out_of_it(photos, refused, tmp_path):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    (out / ".lock").symlink_to(outside)
+    photos.parent.joinpath("labels.csv").write_text(
+        "ImageId,a\n" + "".join(f"{i:02d}.jpg,{i % 2}\n" for i in range(12)))
+    flags = ("make_masks", "--images", photos, "--labels", photos.parent / "labels.csv", "--method",
+             "contrast", "--cls", tmp_path / "none", "--out", out)
+    assert refused(*flags) == f"{out}/.lock is a link, expected a file"
+    (out / ".lock").unlink()
+    (out / "args.json.tmp").symlink_to(outside)
+    assert call(*flags) == 0
+    assert not outside.exists() and (out / "args.json").is_file()

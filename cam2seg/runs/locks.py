@@ -1,5 +1,6 @@
 """A lock on the folder of a run, so that two processes never write into one."""
 
+import os
 from pathlib import Path
 
 try:
@@ -15,11 +16,18 @@ _held = []  # open files of the folders that this process has locked
 def lock(folder: Path) -> None:
     """Keep other processes out of a folder until unlock_all() or the end of this process.
 
-    Raises DataError where another process is at work in it.
+    Raises DataError where another process is at work in it, or where its .lock is a link, which
+    could lead out of the folder.
     """
     if fcntl is None:
         return
-    file = open(folder / ".lock", "a+")
+    try:
+        number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if (folder / ".lock").is_symlink():
+            raise DataError(f"{folder}/.lock is a link, expected a file") from error
+        raise
+    file = os.fdopen(number, "r+")
     try:
         # Worker processes would inherit a lock of flock, but they do not inherit this one.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

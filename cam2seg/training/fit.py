@@ -54,10 +54,8 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val:
     FloatingPointError where a loss is not finite, signals.Stopped and CheckpointError.
     """
     out = Path(out)
-    if settings.schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, settings.epochs)
-    else:
-        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
+    scheduler = CosineAnnealingLR(optimizer, settings.epochs) if settings.schedule == "cosine" \
+        else ReduceLROnPlateau(optimizer, factor=0.5, patience=3, threshold=0.0)
     best, start, partial = [], 0, None
     if settings.resume and (out / "last.pt").exists():
         best, start, partial = load_training_state(out / "last.pt", settings.meta["kind"], model,
@@ -78,8 +76,8 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val:
             save_checkpoint(out / "last.pt", model, {**state(epoch), **here})
             raise
         except FloatingPointError as error:
-            rates = [group["lr"] for group in optimizer.param_groups]
-            raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr {rates}") from error
+            raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr "
+                                     f"{[g['lr'] for g in optimizer.param_groups]}") from error
         scheduler.step(*([row["val_loss"]] if settings.schedule == "plateau" else []))
         best = sorted([*best, {"epoch": epoch + 1, "val_loss": row["val_loss"]}],
                       key=lambda b: (b["val_loss"], b["epoch"]))[:settings.keep]
