@@ -89,6 +89,7 @@ def training_plan(args, labels, fold, size, report):
     from cam2seg.training import cross_validation, devices
     with blaming("--device"):
         device = devices.pick_device(args.device)
+    devices.check_memory(args.batch_size, size, device)
     dataset = ImageSet(inputs.image_dir(args), labels.names, size, labels.y.astype(np.float32),
                        (args.vflip, args.hflip), args.seed)
     return cross_validation.Plan(dataset, fold, args.out, device, args.epochs, args.batch_size,

@@ -165,6 +165,7 @@ def training_plan(args, work, size, report):
     from cam2seg.training import cross_validation, devices
     with blaming("--device"):
         device = devices.pick_device(args.device)
+    devices.check_memory(args.batch_size, size, device)
     targets = MaskTargets(work.given.rles, work.sizes, len(work.given.classes), args.mask_cut,
                           work.ignored)
     dataset = ImageSet(inputs.image_dir(args), work.given.names, size, targets,

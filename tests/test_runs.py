@@ -13,8 +13,9 @@ from cam2seg.data.errors import DataError
 from cam2seg.data.files import whole_file
 from cam2seg.runs import processes, progress, signals
 from cam2seg.runs.checkpoints import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
+from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
-from cam2seg.training.devices import pick_device, seed_torch
+from cam2seg.training.devices import check_memory, pick_device, seed_torch
 
 META = {"kind": "toy", "note": [1, "a"]}
 
@@ -264,6 +265,32 @@ def test_pick_device(monkeypatch):
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="^'cuda:2' is not there: torch finds 2 CUDA devices$"):
         pick_device("cuda:2")
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_work_begins():
+    device = torch.device("cpu")
+    with pytest.raises(DataError, match=r"^--size 99999 99999: a batch of 64 images needs more than "
+                                        r"26[0-9]{3} GiB of memory, [0-9]+ are there; a smaller"):
+        check_memory(64, (99999, 99999), device)
+    check_memory(1, (64, 64), device)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    check_memory(1, (1, there // 44), device)
+    with pytest.raises(DataError):
+        check_memory(1, (1, there // 44 + 1), device)
+
+
+@pytest.mark.parametrize("said", [
+    "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 1919961600000 bytes. Error code 12 (Cannot allocate memory)",
+    "CUDA out of memory. Tried to allocate 2.00 GiB"])
+def test_memory_that_ran_out_is_said_in_one_line(said, capsys):
+    def main(args):
+        raise RuntimeError(said)
+
+    assert run(main, lambda: None) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and "a smaller --batch-size may help" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_seed_torch_tells_its_parts_apart():

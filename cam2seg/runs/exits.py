@@ -13,6 +13,10 @@ from ..data.errors import DataError
 from . import locks, memory, processes, signals, streams
 
 
+# What torch says where memory ran out: on CUDA, on a CPU, and between processes.
+NO_MEMORY = "DataLoader worker|out of memory|shared memory|(can't|cannot|Cannot) allocate memory"
+
+
 def one_line(error: BaseException | str, longest: int = 1000) -> str:
     """The text of an error as one line. Control characters are escaped and a long text is cut."""
     text = str(error).rstrip()
@@ -74,8 +78,7 @@ def _broken(error):
         print(f"error: {text}; the same command with --resume goes on from the last epoch",
               file=sys.stderr)
         return 1
-    if isinstance(error, RuntimeError) and not re.search("DataLoader worker|out of memory|"
-                                                         "shared memory", text):
+    if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, text):
         raise error
     print(f"error: {text}; fewer --workers or a smaller --batch-size may help, --resume goes on "
           "from the last epoch", file=sys.stderr)

@@ -2,9 +2,12 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+from ..data.errors import DataError
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -23,6 +26,30 @@ def pick_device(name: str = "auto") -> torch.device:
     if name != "cpu" and int(name[5:] or 0) >= there:
         raise ValueError(f"'{name}' is not there: torch finds {there} CUDA devices")
     return torch.device(name)
+
+
+# float32 values that a network cannot do without for each pixel of its input: the pixel itself (3),
+# and 32 channels of the first layer at half the size.
+LEAST_VALUES = 3 + 32 // 4
+
+
+def check_memory(batch_size: int, size: Sequence[int], device: torch.device) -> None:
+    """Raise DataError where one batch cannot fit into the memory of a device, whatever the network.
+
+    size: (H, W) of the network's input. The bound is low: a batch that passes may still be too
+    large. On a system that does not tell its memory nothing is checked.
+    """
+    needed = batch_size * size[0] * size[1] * LEAST_VALUES * 4
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > there:
+        raise DataError(f"--size {size[0]} {size[1]}: a batch of {batch_size} images needs more "
+                        f"than {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are there; "
+                        "a smaller --size or --batch-size helps")
 
 
 def seed_torch(*parts: int) -> None:

@@ -24,7 +24,7 @@ from ..runs.folder import digests, fold_files, plain_flags, read_run
 from ..runs.inputs import image_dir
 from ..runs.progress import Progress
 from .batches import Batches, to_input
-from .devices import pick_device
+from .devices import check_memory, pick_device
 
 # The flags on which the maps depend; the others only turn maps into masks.
 MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "smooth_image",
@@ -61,9 +61,9 @@ class Classifiers(NamedTuple):
 
 def map_options(args: argparse.Namespace) -> MapOptions:
     """The MapOptions of the flags: --method auto joins Grad-CAM++ maps at two sizes, [C-18]."""
-    joined = args.method == "auto"
-    return MapOptions("gradcam++" if joined else args.method, args.target_layer, args.aug_smooth,
-                      args.smooth_image, args.amp, joined)
+    method, joined = ("gradcam++", True) if args.method == "auto" else (args.method, False)
+    return MapOptions(method, args.target_layer, args.aug_smooth, args.smooth_image, args.amp,
+                      joined)
 
 
 def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classifiers:
@@ -74,8 +74,9 @@ def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classi
                                    "classifier")
     pre = state["preprocess"]
     if pre["classes"] != classes:
-        raise DataError(f"{args.cls}: checkpoints of classes {pre['classes']}, but args.json says "
-                        f"{classes}")
+        said = f"checkpoints of classes {pre['classes']}, but args.json says {classes}"
+        raise DataError(f"{args.cls}: {said}")
+    check_memory(args.batch_size, args.size or pre["size"], device)
     nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
     check_layer(map_options(args), next(iter(nets.values())), args.size or pre["size"], device)
     return Classifiers(nets, pre, device)
@@ -235,8 +236,7 @@ def maps_of_view(options: MapOptions, model: nn.Module, x: Tensor) -> tuple[Tens
 
 def network_files(args: argparse.Namespace) -> list[Path]:
     """Paths of folds.csv, which says which images each network has seen, and of the networks."""
-    nets = fold_files(args.cls, f"{args.checkpoint}.pt").values()
-    return [args.cls / "folds.csv", *nets]
+    return [args.cls / "folds.csv", *fold_files(args.cls, f"{args.checkpoint}.pt").values()]
 
 
 def load_maps(args: argparse.Namespace, images: Images) -> tuple[np.ndarray, np.ndarray]:
