@@ -67,7 +67,8 @@ def main(args):
     inputs.image_dir(args)
     folder.check_flags(args)
     if not args.masks:
-        raise DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv")
+        raise DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv"
+                        + (", before --classes" if args.classes else ""))
     report = Console()
     work = load(args, report)
     maps = {title: open_maps(path.parent, work.truth.classes)

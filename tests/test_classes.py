@@ -218,6 +218,11 @@ def test_classes_that_cannot_be_chosen(photos, tmp_path, refused, flags, said):
                    tmp_path / "out", *flags).endswith(said)
 
 
+def test_masks_behind_classes_are_no_masks(photos, tmp_path, refused):
+    assert refused("evaluate", "--images", photos, "--labels", tmp_path / "a.csv", "--out",
+                   tmp_path / "out", "--classes", "pit", "m=a.csv").endswith(", before --classes")
+
+
 def test_masks_that_are_all_empty(photos, tmp_path, refused):
     write_masks(tmp_path / "masks.csv", NAMES, ["1"], {})
     (tmp_path / "folds.csv").write_text("ImageId,fold\n00.jpg,0\n01.jpg,1\n")
