@@ -1,15 +1,18 @@
 """Copies of an image are found, turned and mirrored ones included, and share a fold (DEV-42)."""
 
 import argparse
+import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cam2seg.data import copies
 from cam2seg.data.errors import DataError
 from cam2seg.data.folds import make_folds, read_groups
 from cam2seg.data.image_folder import list_images
+from cam2seg.data.images import open_image
 from cam2seg.data.labels import read_labels
 from cam2seg.runs import inputs
 
@@ -144,6 +147,18 @@ def test_new_folds_keep_copies_together_and_say_so(copied):
     copied.groups = "none"
     apart = inputs.new_folds(copied, found, thumbnails)
     assert max(len(set(apart[i:i + 3].tolist())) for i in range(0, 24, 3)) == 2
+
+
+def test_processes_can_exchange_what_the_scan_gives(copied):
+    """They send it as a file that is read with weights_only (processes.all_gather)."""
+    names, file = list_images(copied.images), io.BytesIO()
+    seen = inputs.scan(copied.images, names, measure=copies.size_and_thumbnail)
+    torch.save((seen, None), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True) == (seen, None)
+    _, _, thumbnails = inputs.load_labels(copied)
+    for name, small in thumbnails.items():
+        assert np.array_equal(small, copies.thumbnail(open_image(copied.images / name)))
 
 
 def test_a_csv_of_groups_decides_too(copied, tmp_path):

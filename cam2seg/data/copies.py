@@ -19,9 +19,14 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def size_and_thumbnail(image: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
-    """(H, W) and the thumbnail of pixels uint8 (H, W, 3)."""
-    return image.shape[:2], thumbnail(image)
+def size_and_thumbnail(image: np.ndarray) -> tuple[tuple[int, int], bytes]:
+    """(H, W) and the thumbnail of pixels uint8 (H, W, 3), as bytes, which processes can exchange."""
+    return image.shape[:2], thumbnail(image).tobytes()
+
+
+def from_bytes(thumbnail: bytes) -> np.ndarray:
+    """The thumbnail uint8 (20, 20) whose bytes size_and_thumbnail gives."""
+    return np.frombuffer(thumbnail, np.uint8).reshape(SIDE, SIDE)
 
 
 def find_copies(thumbnails: np.ndarray) -> np.ndarray:

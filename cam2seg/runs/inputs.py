@@ -59,7 +59,7 @@ def load_labels(args: argparse.Namespace, report: Callable = silent,
     sizes = {name: size for name, (size, _) in seen.items()}
     if found.rles is not None:
         labels.check_masks(path, found, sizes)
-    return found, sizes, {name: small for name, (_, small) in seen.items()}
+    return found, sizes, {name: copies.from_bytes(small) for name, (_, small) in seen.items()}
 
 
 def chosen_classes(args: argparse.Namespace) -> list[str] | None:
