@@ -43,6 +43,24 @@ def inside(part, **values):
     return spoil
 
 
+def inside_optimizer(edit):
+    """A file whose optimizer has another state of its first parameter."""
+    def spoil(path):
+        state = torch.load(path, weights_only=True)
+        edit(next(iter(state["optimizer"]["state"].values())))
+        torch.save(state, path)
+    return spoil
+
+
+def inside_groups(**values):
+    """A file whose optimizer has other settings of its first group."""
+    def spoil(path):
+        state = torch.load(path, weights_only=True)
+        state["optimizer"]["param_groups"][0].update(values)
+        torch.save(state, path)
+    return spoil
+
+
 def network_of(arch="b0", classes=2):
     """Weights, model_args and classes of another network, all in agreement."""
     def spoil(path):
@@ -104,10 +122,14 @@ MORE = {
                           "weights that do not fit model_args"),
 }
 FIRST = {  # in the first fold, where there is none to compare with
-    "no size": (inside("preprocess", size=None), "preprocess with size None, expected 2 numbers"),
-    "a size of text": (inside("preprocess", size=["64", "64"]), "preprocess with size ['64', "),
+    "no size": (inside("preprocess", size=None), "no size in it, expected a whole checkpoint"),
+    "a size of text": (inside("preprocess", size=["64", "64"]), "preprocess with size '64', expected a whole number from 1 to 65536"),
+    "an absurd size": (inside("preprocess", size=[10**9, 64]),
+                       "preprocess with size 1000000000, expected a whole number from 1 to 65536"),
+    "numbers for classes": (inside("preprocess", classes=[1, 2]),
+                            "preprocess with classes 1, expected text"),
     "a deviation of 0": (inside("preprocess", std=[0.2, 0.2, 0.0]),
-                         "preprocess with std [0.2, 0.2, 0.0], expected 3 numbers above 0"),
+                         "preprocess with std 0.0, expected a finite number from 1e-09"),
     "a class too few": (inside("preprocess", classes=["1"]),
                         "preprocess with classes ['1'], expected 2 as in model_args"),
     "an unknown arch": (inside("model_args", arch="b9"), "weights that do not fit model_args"),
@@ -172,18 +194,28 @@ def test_train_seg_resumed(shapes, runs, tmp_path, refused, name, more, spoil, s
 
 @pytest.mark.parametrize("spoil, said", [
     (changed(optimizer=None), "no optimizer in it, expected a whole checkpoint"),
-    (changed(scheduler=[]), "no scheduler in it, expected a whole checkpoint"),
+    (changed(scheduler=[]), "scheduler [], expected parts with names"),
     (changed(best=None), "no best in it, expected a whole checkpoint"),
-    (changed(epochs_done="2"), "no epochs_done in it, expected a whole checkpoint"),
-    (changed(best=[3]), "3 among the best epochs, expected epoch and val_loss"),
-    (changed(best=[{"epoch": 1, "val_loss": "0"}]), "{'epoch': 1, 'val_loss': '0'} among the best"),
+    (changed(epochs_done="2"), "epochs_done '2', expected a whole number from 0 to 1000000000"),
+    (changed(best=[3]), "best 3, expected parts with names"),
+    (changed(best=[{"epoch": 1, "val_loss": "0"}]), "best with val_loss '0', expected a finite"),
     (changed(best=[]), "no best epoch, expected one or more"),
-    (changed(epochs_done=-1), "-1 epochs done, expected 0 to"),
+    (changed(epochs_done=-1), "epochs_done -1, expected a whole number from 0 to"),
     (changed(epochs_done=99), "99 epochs done, expected 0 to"),
-    (changed(partial_epoch=3), "partial_epoch without losses, sizes and rng of each process"),
+    (changed(partial_epoch=3), "partial_epoch 3, expected 1 to 10000000 values"),
     (changed(partial_epoch=[{"losses": 3, "sizes": [1], "rng": 0}]),
-     "partial_epoch without losses, sizes and"),
-    (changed(optimizer={"state": {}}), "does not fit this run ("),
+     "partial_epoch with losses 3, expected a Tensor"),
+    (changed(partial_epoch=[{"losses": torch.ones(1), "sizes": [10**9], "rng": torch.ones(1)}]),
+     "partial_epoch with sizes 1000000000, expected a whole number from 1 to 1000000"),
+    (changed(partial_epoch=[{"losses": torch.ones(2), "sizes": [1], "rng": torch.ones(1)}]),
+     "partial_epoch with losses or rng of another form"),
+    (changed(optimizer={"state": {}}), "no param_groups in it, expected a whole checkpoint"),
+    (inside_optimizer(lambda state: state.update(exp_avg=torch.ones(3, 7))),
+     "does not fit this run (optimizer with exp_avg of another form"),
+    (inside_optimizer(lambda state: state.update(exp_avg="x")), "does not fit this run ("),
+    (inside_groups(betas=(2.0, 3.0)), "does not fit this run (optimizer with other settings)"),
+    (inside_groups(lr=-1.0), "optimizer with param_groups with lr -1.0, expected a finite number"),
+    (inside("scheduler", num_bad_epochs="many"), "does not fit this run (scheduler with num_bad"),
     (inside("optimizer", param_groups=[]), "does not fit this run ("),
 ])
 def test_what_a_resume_needs(shapes, runs, tmp_path, refused, spoil, said):
@@ -191,6 +223,20 @@ def test_what_a_resume_needs(shapes, runs, tmp_path, refused, spoil, said):
     spoil(out / "fold0/last.pt")
     assert refused("train_cls", "--data", shapes, *CLS, "--out", out).startswith(
         f"{out}/fold0/last.pt: {said}")
+
+
+def test_a_log_that_is_no_text(shapes, runs, tmp_path, refused):
+    out = copied(runs / "cls", tmp_path / "cls", "fold0/*.pt")
+    (out / "fold0/log.jsonl").write_bytes(b"\xff\xfe\x00")
+    assert refused("train_cls", "--data", shapes, *CLS, "--out", out).startswith(
+        f"{out}/fold0/log.jsonl: cannot be read (")
+
+
+def test_brackets_without_end_in_the_file_of_a_run(shapes, runs, tmp_path, refused):
+    cls = copied(runs / "cls", tmp_path / "cls", "fold*/swa.pt")
+    (cls / "args.json").write_text("[" * 200_000)
+    assert refused("make_masks", "--data", shapes, "--cls", cls, "--out", tmp_path / "out") \
+        .startswith(f"{cls}/args.json: cannot be read (")
 
 
 def test_a_best_epoch_that_is_gone(shapes, runs, tmp_path, refused):

@@ -55,6 +55,9 @@ class MapStore:
                 (self.folder / "maps.npy.tmp").unlink()
                 raise
             self.probs = np.load(self.folder / PROBS, mmap_mode="r+")
+        elif self.maps.shape[1:] != maps.shape[1:]:
+            raise DataError(f"{self.folder}/maps.npy.tmp: maps of {self.maps.shape[2:]} cells, "
+                            f"expected {maps.shape[2:]} as of these networks; add --overwrite")
         self.maps[rows] = maps
         self.probs[rows] = probs  # after the maps, because finite values say that these are there
 

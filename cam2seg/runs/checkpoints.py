@@ -74,10 +74,36 @@ def load_training_state(path: Path | str, kind: str, model: torch.nn.Module,
     training.fit.partial_epoch_state) or None. Raises CheckpointError where the file does not fit.
     """
     last = load_checkpoint(path, kind)
+    fresh = scheduler.state_dict(), [_settings(group) for group in optimizer.param_groups]
     try:
         for name, part in (("model", model), ("optimizer", optimizer), ("scheduler", scheduler)):
             part.load_state_dict(last[name])
+        _check_state(optimizer, scheduler, *fresh)
         return last["best"], last["epochs_done"], last.get("partial_epoch")
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
+
+
+def _settings(group):
+    """What a parameter group of an optimiser holds besides its parameters and its rate."""
+    return {k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")}
+
+
+def _check_state(optimizer, scheduler, plan, groups):
+    """Raise ValueError unless the loaded states are of the kind that this run has made.
+
+    plan: the state of a fresh scheduler; groups: _settings of each group of a fresh optimiser.
+    """
+    if [_settings(group) for group in optimizer.param_groups] != groups:
+        raise ValueError("optimizer with other settings")
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, torch.Tensor) or not value.isfinite().all() or \
+                    value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"optimizer with {name} of another form than its parameter")
+    for key, value in scheduler.state_dict().items():
+        number = isinstance(value, (int, float))
+        if key in plan and (number != isinstance(plan[key], (int, float)) or
+                            not number and not isinstance(value, type(plan[key]))):
+            raise ValueError(f"scheduler with {key} {value}")

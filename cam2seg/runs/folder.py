@@ -196,7 +196,7 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file. Raises DataError for a file that is missing or not JSON."""
     try:
         return json.loads(Path(regular(path)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # one bracket in another, thousands deep
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 

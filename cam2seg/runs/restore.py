@@ -7,10 +7,10 @@ import torch
 
 from ..data.classes import checked_list
 from ..data.errors import DataError
+from ..data.files import regular
+from . import schema
 from .checkpoints import CheckpointError, load_checkpoint
 from .folder import fold_files
-
-PREPROCESS = {"size": 2, "mean": 3, "std": 3}  # how many numbers each has
 
 
 def network(build: Callable, path: Path | str, kind: str,
@@ -21,12 +21,13 @@ def network(build: Callable, path: Path | str, kind: str,
     model_args and preprocess must be the same. Raises CheckpointError.
     """
     state = load_checkpoint(path, kind)
-    for key in ("model_args", "preprocess", "model"):
-        if not isinstance(state.get(key), dict):
-            raise CheckpointError(f"{path}: no {key} in it, expected a whole checkpoint")
-        if like and key != "model" and state[key] != like[key]:
+    wrong = schema.fault(state, schema.NETWORK)
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong}")
+    for key in ("model_args", "preprocess"):
+        if like and state[key] != like[key]:
             raise CheckpointError(f"{path}: {key} {state[key]}, expected {like[key]}")
-    _check_preprocess(path, state)
+    _check_classes(path, state)
     try:
         model = build(**{**state["model_args"], "weights": "none"})  # so that nothing is downloaded
         model.load_state_dict(state["model"])
@@ -40,19 +41,12 @@ def network(build: Callable, path: Path | str, kind: str,
     return model, state
 
 
-def _check_preprocess(path, state):
-    """Raise CheckpointError unless size, mean, std and class names can be used."""
-    pre, classes = state["preprocess"], state["preprocess"].get("classes")
-    for key, count in PREPROCESS.items():
-        values = pre.get(key)
-        numbers = int if key == "size" else (int, float)
-        if not isinstance(values, (list, tuple)) or len(values) != count or not all(
-                isinstance(v, numbers) and (v > 0 or key == "mean") for v in values):
-            raise CheckpointError(f"{path}: preprocess with {key} {values}, expected {count} "
-                                  "numbers" + (" above 0" if key != "mean" else ""))
-    if not isinstance(classes, list) or len(classes) != state["model_args"].get("num_classes"):
-        raise CheckpointError(f"{path}: preprocess with classes {classes}, expected "
-                              f"{state['model_args'].get('num_classes')} as in model_args")
+def _check_classes(path, state):
+    """Raise CheckpointError unless there is a usable name for each class of the network."""
+    classes, count = state["preprocess"]["classes"], state["model_args"]["num_classes"]
+    if len(classes) != count:
+        raise CheckpointError(f"{path}: preprocess with classes {classes}, expected {count} as in "
+                              "model_args")
     try:
         checked_list(path, classes)
     except DataError as error:
@@ -87,28 +81,30 @@ def check_checkpoints(folder: Path, folds: Iterable[int], done: str, build: Call
         wrong = _wrong_in(last, epochs)
         if wrong:
             raise CheckpointError(f"{out}/last.pt: {wrong}")
+        try:
+            if (out / "log.jsonl").exists():
+                regular(out / "log.jsonl").read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{out}/log.jsonl: cannot be read ({error})") from error
         for b in last["best"]:
             network(build, out / f"epoch{b['epoch']}.pt", meta["kind"], meta)
 
 
 def _wrong_in(last, epochs):
     """Say what is wrong with the state of a training in a checkpoint; None if nothing is."""
-    for key, form in (("optimizer", dict), ("scheduler", dict), ("best", list),
-                      ("epochs_done", int)):
-        if not isinstance(last.get(key), form):
-            return f"no {key} in it, expected a whole checkpoint"
-    if not 0 <= last["epochs_done"] <= epochs:
+    wrong = schema.fault(last, schema.TRAINING)
+    if wrong:
+        return wrong
+    if last["epochs_done"] > epochs:
         return f"{last['epochs_done']} epochs done, expected 0 to {epochs}"
-    for b in last["best"]:
-        if not isinstance(b, dict) or not isinstance(b.get("epoch"), int) or not isinstance(
-                b.get("val_loss"), float):
-            return f"{b} among the best epochs, expected epoch and val_loss"
     partial = last.get("partial_epoch")
     if not last["best"] and not partial:
         return "no best epoch, expected one or more"
-    if partial is not None and not (isinstance(partial, list) and partial and all(
-            isinstance(m, dict) and isinstance(m.get("sizes"), list)
-            and getattr(m.get("losses"), "shape", None) == (len(m["sizes"]),)
-            and getattr(m.get("rng"), "dtype", None) == torch.uint8 for m in partial)):
-        return "partial_epoch without losses, sizes and rng of each process, expected all three"
+    wrong = partial is not None and schema.fault(partial, schema.Several(schema.PART_OF_EPOCH, 1),
+                                                 "partial_epoch")
+    if wrong:
+        return wrong
+    for part in partial or ():
+        if part["losses"].shape != (len(part["sizes"]),) or part["rng"].dtype != torch.uint8:
+            return "partial_epoch with losses or rng of another form, expected those of its sizes"
     return None
