@@ -22,24 +22,25 @@ from . import steel
 KINDS_PER_IMAGE = (0.27, 0.59, 0.12, 0.02)
 
 # How much a defect darkens or brightens the steel: the dials for difficulty.
-PIT_DEPTH = (0.6, 0.9)
-PIT_LIP = 0.7
-CRACK_DEPTH = (0.75, 0.9)
-STREAK_CONTRAST = (0.45, 0.8)
-STREAK_BRIGHT = 0.9
-PATCH_RELIEF = (0.5, 0.8)
-PATCH_TONE = (0.1, 0.3)
+PIT_DEPTH = (0.45, 0.7)
+PIT_LIP = 0.8
+CRACK_DEPTH = (0.6, 0.85)
+CRACK_LIP = (0.3, 0.9)
+STREAK_CONTRAST = (0.45, 0.75)
+STREAK_BRIGHT = 0.5
+PATCH_RELIEF = (0.2, 0.36)
+PATCH_TONE = (0.3, 0.5)
 
 # How large it is.
 PIT_CLUSTERS = (2, 4)
-PIT_COUNT = (16, 30)
-PIT_RADIUS = (2.8, 5.5)
+PIT_COUNT = (12, 22)
+PIT_RADIUS = (4.2, 7.5)
 CRACK_COUNT = (1, 3)
-CRACK_HALF_WIDTH = (2.0, 3.6)
+CRACK_HALF_WIDTH = (2.6, 4.4)
 STREAK_COUNT = (8, 18)
 STREAK_REACH = (20, 60)
 STREAK_HALF_WIDTH = (0.8, 2.6)
-PATCH_RADII = ((30, 54), (54, 110))
+PATCH_RADII = ((26, 44), (40, 80))
 
 # How far annotators draw outside the pixels that differ.
 PIT_GROWTH = 2.0
@@ -89,7 +90,7 @@ def _pits(rng, size, unit, span):
 
 
 def _cracks(rng, size, unit, span):
-    """A few dark wavy cracks down the strip, often near an end of the steel."""
+    """A few wavy cracks down the strip, each a dark gap beside a bright lip, often near its end."""
     height, width = size
     change, body = np.zeros(size), np.zeros(size, bool)
     for _ in range(rng.integers(*CRACK_COUNT)):
@@ -105,9 +106,12 @@ def _cracks(rng, size, unit, span):
         swell = np.clip(1 + 0.3 * steel.field(rng, (height, 1), (9 * unit, 1)), 0.5, 1.5)
         half_width = rng.uniform(*CRACK_HALF_WIDTH) * unit * swell
         core = _line(size, path, (top, top + length), half_width)
-        lip = _line(size, path + 2 * half_width, (top, top + length), 0.6 * half_width)
-        change += 0.15 * lip - rng.uniform(*CRACK_DEPTH) * core
-        body |= core > 0.1
+        # The side that faces the light is bright, about as wide as the gap itself.
+        beside = path + rng.choice((-1, 1)) * 1.7 * half_width
+        lip = _line(size, beside, (top, top + length), 0.8 * half_width)
+        depth = rng.uniform(*CRACK_DEPTH)
+        change += depth * (rng.uniform(*CRACK_LIP) * lip * (1 - core) - core)
+        body |= np.maximum(core, lip) > 0.1
     return np.maximum(change, -0.9), _grow(body, LINE_GROWTH * unit)
 
 
