@@ -16,8 +16,8 @@ GRAIN = 0.03
 SENSOR_NOISE = (0.02, 0.05)
 MARGIN_CHANCE = 0.12
 MARGIN_DEPTH = (0.03, 0.2)
-# Chance of 2, 3 and 4 kinds of marks in one image, and the contrast of each kind.
-MARKS_PER_IMAGE = (0.45, 0.35, 0.2)
+# Chance of 1, 2 and 3 kinds of marks in one image, and the contrast of each kind.
+MARKS_PER_IMAGE = (0.1, 0.35, 0.55)
 STAIN = (0.15, 0.35)
 RINGS = (0.5, 0.8)
 DROPS = (0.7, 1.1)
@@ -139,7 +139,7 @@ _MARKS = ((STAIN, _stains), (RINGS, _rings), (DROPS, _drops), (BANDS, _bands),
 def distractors(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Marks that are no defect, as a float (H, W) relative change of brightness."""
     change = np.zeros(size)
-    count = 2 + rng.choice(len(MARKS_PER_IMAGE), p=MARKS_PER_IMAGE)
+    count = 1 + rng.choice(len(MARKS_PER_IMAGE), p=MARKS_PER_IMAGE)
     for kind in rng.choice(len(_MARKS), count, replace=False):
         contrast, draw = _MARKS[kind]
         change += rng.uniform(*contrast) * draw(rng, size, size[0] / 128)

@@ -19,12 +19,12 @@ from ..masks import rle_encode
 from . import steel
 
 # Chance of 0, 1, 2 and 3 kinds of defect in one image.
-KINDS_PER_IMAGE = (0.27, 0.59, 0.12, 0.02)
+KINDS_PER_IMAGE = (0.25, 0.5, 0.2, 0.05)
 
 # How much a defect darkens or brightens the steel: the dials for difficulty.
-PIT_DEPTH = (0.45, 0.7)
+PIT_DEPTH = (0.4, 0.65)
 PIT_LIP = 0.8
-CRACK_DEPTH = (0.6, 0.85)
+CRACK_DEPTH = (0.5, 0.8)
 CRACK_LIP = (0.3, 0.9)
 STREAK_CONTRAST = (0.45, 0.75)
 STREAK_BRIGHT = 0.5
@@ -35,7 +35,7 @@ PATCH_TONE = (0.3, 0.5)
 PIT_CLUSTERS = (2, 4)
 PIT_COUNT = (12, 22)
 PIT_RADIUS = (4.2, 7.5)
-CRACK_COUNT = (1, 3)
+CRACK_COUNT = (2, 4)
 CRACK_HALF_WIDTH = (2.6, 4.4)
 STREAK_COUNT = (8, 18)
 STREAK_REACH = (20, 60)
