@@ -44,7 +44,7 @@ from cam2seg.runs.progress import Console, Progress
 
 FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
              "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
-METHODS = (*FROM_MAPS, "contrast", "auto", "seg")
+METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg")
 
 
 def get_args(argv=None):
@@ -59,7 +59,8 @@ def get_args(argv=None):
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS, default="gradcam++",
                    help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
-                   "within each image, without a classifier, [C-1] to [C-13]; auto: contrast, map "
+                   "within each image, without a classifier, [C-1] to [C-13]; pixels: contrast, or "
+                   "a network on filter responses, [C-28] to [C-32]; auto: contrast, map "
                    "or both, as the labels choose for each class, [C-18] to [C-23]; seg: by the "
                    "U-Nets of --seg, [C-24] to [C-27]")
     p.add_argument("--fitted", type=Path, metavar="RUN",
@@ -123,7 +124,8 @@ def main(args):
     folder.check_flags(args)
     report = Console()
     work = load_images(args, report)
-    make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg}
+    make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
+            "pixels": masks_from_pixels}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return
@@ -187,6 +189,25 @@ def masks_from_contrast(args, work, report):
                   "makes no mask of it")
     made = label_only.make_masks(
         lambda i: label_only.masks_of_image(log_image(i), y[i], model), work.names, y, report)
+    return [write_label_masks(args, work, *made, rows)], *made
+
+
+def masks_from_pixels(args, work, report):
+    """Write masks.csv, ignore.csv and folds.csv from images and labels; see methods/pixels.
+
+    Returns what masks_from_maps returns. True masks are used for nothing but the scores.
+    """
+    from cam2seg.training import label_only, pixel_masks
+    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.fold)
+    if not processes.is_first():
+        return [], {}, {}
+    log_image, y = log_images(args, work), work.labels.y.astype(bool)
+    model = pixel_masks.fit(log_image, y, work.fold, report)
+    rows = pixel_masks.choice_rows(model, work.classes)
+    print_table("What the labels choose for each class, [C-32]", pixel_masks.COLUMNS, rows)
+    made = label_only.make_masks(
+        lambda i: pixel_masks.masks_of_image(log_image(i), y[i], int(work.fold[i]), model),
+        work.names, y, report)
     return [write_label_masks(args, work, *made, rows)], *made
 
 
@@ -268,9 +289,9 @@ def load_images(args, report):
     else:
         names = image_folder.list_images(inputs.image_dir(args))
         sizes = inputs.scan(inputs.image_dir(args), names, report)
-    by_labels = args.method in ("contrast", "seg")
+    by_labels = args.method in ("contrast", "pixels", "seg")
     if (args.gate == "labels" or args.search or by_labels) and found is None:
-        raise DataError("--gate labels, --search and --method contrast or seg need --labels")
+        raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
     if args.method == "auto" and found is None and not args.fitted:
         raise DataError("--method auto needs --labels, or --fitted with a run that had them")
     if args.fitted and args.method not in ("contrast", "auto"):
@@ -281,7 +302,7 @@ def load_images(args, report):
         raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
-    if args.method == "contrast":
+    if args.method in ("contrast", "pixels"):
         fold = contrast_folds(args, found, thumbnails, report)
         return Work(names, found, sizes, fold, found.classes)
     work = Work(names, found, sizes, np.full(len(names), -1), classes)
@@ -317,7 +338,7 @@ def trained_classes(args):
 def contrast_folds(args, found, thumbnails, report):
     """Fold int (N,) of labelled images: those of --cls where it is a run, else five new ones.
 
-    The masks do not depend on the folds; train_seg.py --folds needs them.
+    Those of --method contrast do not depend on the folds; train_seg.py --folds needs them.
     """
     path = args.cls / "folds.csv"
     if path.is_file():
@@ -414,7 +435,7 @@ def write_metrics(args, work, results, rles):
     mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
                               facts)
     auc, path = None, args.cls / "oof.csv"
-    if args.method not in ("contrast", "seg") and y is not None and path.is_file():
+    if args.method not in ("contrast", "pixels", "seg") and y is not None and path.is_file():
         auc = mask_report.label_auc(path, work.names, y, work.classes)
     for line in mask_report.advice(work.classes, facts, cell, auc):
         print(line)
@@ -424,7 +445,7 @@ def print_table2(args, results):
     """Print Table 2: the scores of each mask file, and of predicting nothing."""
     first, scores = results[0], metrics.SCORES[:4]
     title = args.method
-    if args.method != "contrast":
+    if args.method not in ("contrast", "pixels"):
         title += f", {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
     rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in scores)]]
     for r in results:

@@ -124,6 +124,14 @@ def masks_of_image(x: Tensor, y: np.ndarray,
     its pixels in doubt. Where a class with a label gets no mask, the whole image is left out for
     it.  [C-6] to [C-13]
     """
+    return share(ratios(x, y, model), y)
+
+
+def ratios(x: Tensor, y: np.ndarray, model: ContrastModel) -> np.ndarray:
+    """u = v / t, float32 (C, H, W), of one image; x and y are those of masks_of_image.
+
+    It is 0 for a class without a label or without a filter.  [C-6], [C-8]
+    """
     u = np.zeros((len(y), *x.shape), np.float32)
     several = y.sum() > 1 and model.texture is not None
     q = texture.name_regions(texture.describe_pixels(x), *model.texture, y) if several else None
@@ -133,6 +141,11 @@ def masks_of_image(x: Tensor, y: np.ndarray,
         region = q[c].reshape(x.shape) if several else None
         v = contrast.evidence(x, model.filters[c], model.signs[c], region)
         u[c] = v / contrast.threshold(contrast.otsu(v), model.otsu[c])
+    return u
+
+
+def share(u: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What masks_of_image returns, from the u (C, H, W) and the labels y of an image.    [C-13]"""
     masks, doubt = contrast.masks_of(u, y)
     missing = y & ~masks.any(axis=(1, 2))
     return masks, (y[:, None, None] & doubt) | missing[:, None, None]

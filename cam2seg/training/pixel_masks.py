@@ -1,0 +1,106 @@
+"""Masks by the network of methods/pixels.py or by contrast, as the labels decide for each class
+(make_masks.py --method pixels).
+
+The functions get the pixels of the images, their folds, and the labels y, bool (N, C), and nothing
+else, so that no mask drawn by a person can reach them. A mask comes from a network that has not
+been trained on its image.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..methods import auto, contrast, pixels
+from ..runs.progress import Progress, silent
+from . import label_only
+
+SAMPLES = 2048  # pixels of each image that a network is trained on
+COLUMNS = ("class", "contrast tells", "by", "network tells", "choice")
+
+
+class PixelModel(NamedTuple):
+    """What the labels of a set of images say about its C classes."""
+
+    contrast: label_only.ContrastModel
+    networks: dict  # {fold: the network trained on the other folds}; {} where contrast is better
+    alone: list  # C floats: what contrast tells of the class  [C-21]
+    network: list  # C floats: what the held-out networks tell  [C-21]
+    choices: list  # C of "contrast" and "network"  [C-32]
+
+
+def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
+        report: Callable = silent) -> PixelModel:
+    """Train a network for each fold, and choose network or contrast for each class.    [C-32]
+
+    log_image(i) gives the logarithm [C-1] of image i, and fold int (N,) are the folds. Where fewer
+    than 10 images are clean, nothing but the ground of other classes could be the negatives of a
+    pixel, so that no network is trained and all classes are left to contrast.
+    """
+    clean = int((~y.any(axis=1)).sum())
+    skew, d = _read(log_image, len(y), clean >= contrast.ENOUGH, report)
+    model = label_only.fit(log_image, y, report, skew)
+    others, networks = auto.negatives(y), {}
+    scores = np.zeros(y.shape)
+    if d is not None:
+        clock = Progress(len(set(fold.tolist())), "pixels: networks", report)
+        for k in sorted(set(fold.tolist())):
+            networks[k] = pixels.fit(d[fold != k], y[fold != k], seed=k)
+            z = pixels.score(networks[k], torch.from_numpy(d[fold == k]).float())
+            scores[fold == k] = pixels.pool(z, pixels.PARTS[0]).numpy()
+            clock.add(1)
+    alone, told, choices = [], [], []
+    for c, (filter, sign) in enumerate(zip(model.filters, model.signs, strict=True)):
+        P, Q = y[:, c], others[:, c]
+        own = 0.0
+        if filter is not None:
+            own = float(auto.tell(*(sign * skew[rows, contrast.FILTERS.index(filter)]
+                                    for rows in (P, Q))))
+        alone.append(own)
+        told.append(float(auto.tell(scores[P, c], scores[Q, c])) if networks else 0.0)
+        choices.append("network" if networks and told[c] >= own else "contrast")
+    return PixelModel(model, networks, alone, told, choices)
+
+
+def _read(log_image, N, sample, report):
+    """Skewness (N, F) [C-4], and descriptors float16 (N, SAMPLES, D) of random pixels or None."""
+    rng, skew, d = np.random.default_rng(0), [], []
+    clock = Progress(N, "pixels: descriptors", report)
+    for i in range(N):
+        x = log_image(i)
+        skew.append(contrast.skewness(x))
+        if sample:
+            each = pixels.describe(x).flatten(1).T
+            d.append(each[rng.integers(len(each), size=SAMPLES)].half().numpy())
+        clock.add(1)
+    return np.stack(skew), np.stack(d) if sample else None
+
+
+def masks_of_image(x: Tensor, y: np.ndarray, fold: int,
+                   model: PixelModel) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and the pixels that a trainer must leave out, both bool (C, H, W), of one image.
+
+    x (H, W) is the logarithm [C-1] of the image, y bool (C,) are its labels, and fold is its own.
+    [C-13], [C-31], [C-32]
+    """
+    by_network = y & (np.array(model.choices) == "network")
+    u = label_only.ratios(x, y & ~by_network, model.contrast)
+    if by_network.any():
+        d = pixels.describe(x)
+        z = pixels.score(model.networks[fold], d.flatten(1).T).T.reshape(len(y), *d.shape[1:])
+        v = pixels.evidence(z, tuple(x.shape))
+        for c in np.flatnonzero(by_network):
+            u[c] = pixels.ratio(v[c])
+    return label_only.share(u, y)
+
+
+def choice_rows(model: PixelModel, classes: list) -> list:
+    """One row for each class, of COLUMNS: what decided its method, and the method."""
+    rows = []
+    for c, name in enumerate(classes):
+        filter, sign = model.contrast.filters[c], model.contrast.signs[c]
+        by = "none" if filter is None else f"{'+' if sign > 0 else '-'} {contrast.describe(filter)}"
+        rows.append([name, model.alone[c], by, model.network[c], model.choices[c]])
+    return rows
