@@ -282,7 +282,7 @@ def write_label_masks(args, work, rles, ignored, choice):
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
     path, found, thumbnails = inputs.label_path(args), None, {}
-    classes, only = (None, False) if args.method == "contrast" else trained_classes(args)
+    classes, only = (None, False) if args.method in ("contrast", "pixels") else trained_classes(args)
     if path and (path.exists() or args.labels):
         found, sizes, thumbnails = inputs.load_labels(args, report, classes, only)
         names = found.names
