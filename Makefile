@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 DATA = data/demo
 OUT = runs/demo
 # From random weights, at half of the strips' size: small enough for two cores.
-SMALL = --weights none --size 64 256
+SMALL = --weights none --size 64 128
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine
 
 .PHONY: demo demo-pretrained test peers fuzz mutants crash bench readings severstal clean
@@ -23,18 +23,18 @@ $(VENV)/dev: $(VENV)/test requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# Three U-Nets of equal length, each on fold 1 of 2 and scored on fold 0: on contrast masks and on the
-# paper's masks, both from labels alone, and on true masks.
+# Three U-Nets of equal length, each on folds 1 and 2 of 3 and scored on fold 0: on masks by pixels
+# and on the paper's masks, both from labels alone, and on true masks.
 SEG = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(SMALL) $(FAST) --epochs 8
 demo: $(VENV)/run
-	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 240
-	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 2 --epochs 16 --batch-size 16
+	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 270 --size 128 256
+	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 3 --epochs 8 --batch-size 8
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/maps --overwrite --target-layer features.5 --gate labels --search labels
-	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/contrast --overwrite --method contrast --review 8
+	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/pixels --overwrite --method pixels --review 8
 	$(SEG) --masks $(OUT)/maps/masks_labels.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_maps
-	$(SEG) --masks $(OUT)/contrast/masks.csv --ignore $(OUT)/contrast/ignore.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_contrast
+	$(SEG) --masks $(OUT)/pixels/masks.csv --ignore $(OUT)/pixels/ignore.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_pixels
 	$(SEG) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true
-	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv contrast=$(OUT)/contrast/masks.csv unet_of_contrast=$(OUT)/seg_contrast/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
+	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv pixels=$(OUT)/pixels/masks.csv unet_of_pixels=$(OUT)/seg_pixels/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
 
 # The same images with an encoder that ImageNet has trained, whose weights come from pip: `auto` masks
 # from labels, and the U-Nets on them and on true masks, each on fold 1 of 2 and scored on fold 0.

@@ -89,10 +89,10 @@ def test_table_holds_the_masks_and_pictures_hold_the_strips(tmp_path):
 def test_shares_of_kinds_and_of_clean_strips():
     present = np.array([draw(i, (32, 128))[1].any(axis=(1, 2)) for i in range(400)])
     kinds = present.sum(axis=1)
-    # Expected: 0.27 clean, 0.14 with several kinds, 0.2225 of each; within 3 deviations of 400.
-    assert abs((kinds == 0).mean() - 0.27) < 0.07
-    assert abs((kinds > 1).mean() - 0.14) < 0.055
-    assert np.all(np.abs(present.mean(axis=0) - 0.2225) < 0.065)
+    # Expected: 0.25 clean, 0.25 with several kinds, 0.2625 of each; within 3 deviations of 400.
+    assert abs((kinds == 0).mean() - 0.25) < 0.065
+    assert abs((kinds > 1).mean() - 0.25) < 0.065
+    assert np.all(np.abs(present.mean(axis=0) - 0.2625) < 0.066)
 
 
 @pytest.mark.parametrize("kind, low, high", [
