@@ -188,9 +188,9 @@ def test_others_than_the_fixed_classes_can_be_left_out(tmp_path):
 
 
 def test_of_classes_finds_them_by_name(tmp_path):
-    labels = read_labels(table(tmp_path, MASKS)).of_classes(["7", "3"])
-    assert labels.classes == ["7", "3"] and labels.y.tolist() == [[0, 0], [0, 1]]
-    assert labels.rles == {("b.jpg", 1): "1 2 7 1"} and labels.rows == {("b.jpg", 1): 2}
+    labels = read_labels(table(tmp_path, MASKS)).of_classes(["3", "7"])
+    assert labels.classes == ["3", "7"] and labels.y.tolist() == [[0, 0], [1, 0]]
+    assert labels.rles == {("b.jpg", 0): "1 2 7 1"} and labels.rows == {("b.jpg", 0): 2}
     assert read_labels(table(tmp_path, "ImageId,x\na.jpg,1\n")).of_classes(["x"]).rles is None
 
 
@@ -615,6 +615,15 @@ def test_as_many_folds_as_the_classes_allow(seed):
         best = max(k for k in range(2, most + 1) if k <= len(y) and good(k))
         fold = most_folds("f", labels, most, lambda k: make_folds(y, k, 0))
         assert fold.tolist() == make_folds(y, best, 0).tolist() and fold.max() == best - 1
+
+
+def test_groups_that_stay_together_leave_fewer_folds():
+    """Three images have the class, but two of them are copies."""
+    y, groups = np.array([[1]] * 3 + [[0]] * 5, np.uint8), [0, 0, 1, 2, 3, 4, 5, 6]
+    labels = Labels(list("abcdefgh"), ["x"], y, None, {})
+    fold = most_folds("f", labels, 5, lambda k: make_folds(y, k, 0, np.array(groups)))
+    assert fold.max() == 1 and len(set(fold[:2].tolist())) == 1
+    assert most_folds("f", labels, 5, lambda k: make_folds(y, k, 0)).max() == 2
 
 
 def test_folds_are_written_and_read_back(tmp_path):
