@@ -121,7 +121,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("mean of class means for present", METRICS, '(shown, _mean(pairs[present]))',
      '(shown, _mean(np.array([v for v in shown if v is not None])))'),
     ("ties ranked from the top", METRICS, "np.cumsum(size) - (size - 1) / 2", "np.cumsum(size)"),
-    ("below for above", METRICS, 'side="right"', 'side="left"'),
+    ("below for above", METRICS, "values >= t", "values > t"),
     ("confidence ignored", METRICS, "(probs >= confidence) & (pred", "(pred"),
     ("chosen on its own fold", METRICS, "rest = folds != k", "rest = folds == k"),
     ("folds from the file's order", FOLDS, "np.random.default_rng(seed).permutation(len(y))",
