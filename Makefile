@@ -6,7 +6,7 @@ DATA = data/demo
 OUT = runs/demo
 # From random weights, at half of the strips' size: small enough for two cores.
 SMALL = --weights none --size 64 128
-FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine --threshold 0.5
+FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine
 
 .PHONY: demo demo-pretrained test peers fuzz mutants crash bench readings severstal clean
 
