@@ -66,7 +66,7 @@ def main(args):
     if args.clean == "drop":
         labels = labels.keep(labels.y.any(axis=1))
     fold = inputs.new_folds(args, labels, thumbnails, report)
-    size = tuple(args.size or images.default_size(sizes[labels.names[0]]))
+    size = tuple(args.size or images.default_size(sizes[labels.names[0]], args.arch == "lite0"))
 
     from cam2seg.training import batches, cross_validation
     recipe, plan = classifier_recipe(args, labels, size), training_plan(args, labels, fold, size,

@@ -203,6 +203,7 @@ def test_scan_decodes_every_image_and_names_the_row_of_a_bad_one(tmp_path):
 ])
 def test_the_default_size_is_in_multiples_of_32(size, rounded):
     got = default_size(size)
+    assert default_size(size, odd=True) == (got[0] + 1, got[1] + 1)
     assert got == rounded
     assert all(type(side) is int for side in got)
 

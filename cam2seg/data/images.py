@@ -107,6 +107,10 @@ def _has_16_bits(path):
         return image.mode.startswith("I")
 
 
-def default_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Round each side of an image's (H, W) to a multiple of 32, the stride of the encoder."""
-    return tuple(max(32, 32 * round(side / 32)) for side in size)
+def default_size(size: tuple[int, int], odd: bool = False) -> tuple[int, int]:
+    """Round each side of an image's (H, W) to a multiple of 32, the stride of the encoder.
+
+    odd adds one pixel to each side: at such sides lite0 pads as the network that its weights come
+    from does.
+    """
+    return tuple(max(32, 32 * round(side / 32)) + odd for side in size)
