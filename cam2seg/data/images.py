@@ -17,6 +17,7 @@ from .files import regular
 
 # Pillow would also read EPS, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+DEEP = (".png", ".tif", ".tiff")  # files that may have 16 bits
 
 
 def open_image(path: str | os.PathLike) -> np.ndarray:
@@ -103,6 +104,8 @@ def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | 
 
 
 def _has_16_bits(path):
+    if path.suffix.lower() not in DEEP:
+        return False
     with Image.open(path, formats=FORMATS) as image:  # reads the head of the file only
         return image.mode.startswith("I")
 

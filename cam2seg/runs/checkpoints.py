@@ -99,8 +99,9 @@ def _check_state(optimizer, scheduler, plan, groups):
         raise ValueError("optimizer with other settings")
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if not isinstance(value, torch.Tensor) or not value.isfinite().all() or \
-                    value.ndim and value.shape != parameter.shape:
+            number = torch.as_tensor(value)  # an optimiser of one's own may keep plain numbers
+            of_adam = name.startswith("exp_avg") and isinstance(optimizer, torch.optim.Adam)
+            if not number.isfinite().all() or of_adam and number.shape != parameter.shape:
                 raise ValueError(f"optimizer with {name} of another form than its parameter")
     for key, value in scheduler.state_dict().items():
         number = isinstance(value, (int, float))
