@@ -46,6 +46,12 @@ def test_masks_and_limits_are_those_of_a_loop_over_pixels(select, sharp):
     assert mask.any() and ignored.any()
 
 
+def test_each_side_has_its_own_limit():
+    p = np.array([[0.1, 0.9]])  # an entropy of 0.469 each
+    mask, ignored = relabel.mask_of(p, (0.2, 0.9), "entropy")
+    assert mask.tolist() == [[False, True]] and ignored.tolist() == [[True, False]]
+
+
 def test_all_takes_every_pixel_and_an_empty_side_has_the_fixed_limit():
     p = np.array([[0.1, 0.51], [0.5, 0.9]])
     mask, ignored = relabel.mask_of(p, relabel.limits([p], "all"), "all")
