@@ -190,9 +190,8 @@ def check_resumable(args, labels, recipe, folds):
 
 def finished_probabilities(args, name, labels):
     """Labels and probabilities (n, C) of the images whose fold is finished, from its CSV files."""
-    probs = {}
-    for path in folder.fold_files(args.out, f"{name}.csv").values():
-        probs.update(csv_files.read_probs(path, labels.classes))
+    probs = csv_files.read_all_probs(folder.fold_files(args.out, f"{name}.csv").values(),
+                                     labels.classes)
     kept = labels.keep(np.array([n in probs for n in labels.names]))
     return kept, np.array([probs[n] for n in kept.names])
 
@@ -214,15 +213,13 @@ def write_results(args, labels):
 def table1(model, y, probs):
     """Rows of Table 1 from labels and probabilities (N, C): over all images and, where some images
     have no defect, over those with one."""
-    from cam2seg.metrics import roc_auc
+    from cam2seg.metrics import class_aucs
     rows = []
     defect = y.any(axis=1)
     for which, part in (("all images", defect | True), ("with a defect", defect)):
         if which == "all images" or not defect.all():
-            y_part, p_part = y[part], probs[part]
-            auc = [roc_auc(y_part[:, c], p_part[:, c]) if 0 < y_part[:, c].sum() < len(y_part)
-                   else None for c in range(y.shape[1])]
-            rows.append({"model": f"{model}, {which}", "images": len(y_part), "roc_auc": auc,
+            auc = class_aucs(y[part], probs[part])
+            rows.append({"model": f"{model}, {which}", "images": int(part.sum()), "roc_auc": auc,
                          "mean": None if None in auc else sum(auc) / len(auc)})
     return rows
 

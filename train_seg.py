@@ -306,11 +306,8 @@ def finished_masks(args, work):
 
 def finished_peaks(args, work):
     """{image name: C peaks} of the images whose fold is finished, from its CSV file."""
-    from cam2seg.data.csv_files import read_probs
-    peaks = {}
-    for path in folder.fold_files(args.out, "oof.csv").values():
-        peaks.update(read_probs(path, work.given.classes))
-    return peaks
+    from cam2seg.data.csv_files import read_all_probs
+    return read_all_probs(folder.fold_files(args.out, "oof.csv").values(), work.given.classes)
 
 
 def write_results(args, work):

@@ -121,6 +121,15 @@ def roc_auc(y: np.ndarray, p: np.ndarray) -> float:
     return float((rank[y].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def class_aucs(y: np.ndarray, p: np.ndarray) -> list[float | None]:
+    """roc_auc of each class, from labels y and scores p, (N, C) both.
+
+    None for a class that all images have, or none.
+    """
+    return [roc_auc(y[:, c], p[:, c]) if 0 < y[:, c].sum() < len(y) else None
+            for c in range(y.shape[1])]
+
+
 def threshold_counts(maps: np.ndarray, truth: np.ndarray,
                      thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The counts inter and pred, int (C, T) each, of the masks of one image at T thresholds.

@@ -68,6 +68,12 @@ def read_probs(path: Path | str, classes: Sequence[str]) -> dict[str, list[float
     return found
 
 
+def read_all_probs(paths: Iterable[Path | str],
+                   classes: Sequence[str]) -> dict[str, list[float]]:
+    """What read_probs reads from several files, as those of the folds of a run, in one dict."""
+    return {name: p for path in paths for name, p in read_probs(path, classes).items()}
+
+
 def _probability(path, n, text):
     try:
         value = float(text)

@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .contrast import blur, otsu
+from .texture import NOISE
 
 # [C-28] Scales of the bands, of the slopes with the windows of each, and band and window of the
 # energies of one sign.
 BANDS = (0, 1, 2, 4, 8, 16, 32)
 SLOPES = ((0, (2, 6)), (1, (3, 8)), (2, (4, 12)), (4, (8, 16)))
 SIDES = ((0, 3), (1, 4), (2, 8), (3, 12))
-NOISE = 1e-5  # variance of x that the rounding to 8 bits alone gives, as in texture.py
 FARTHEST = 8.0  # deviations, at which a descriptor is cut
 
 PARTS = (0.03, 0.2)  # [C-30] parts of the pixels whose mean score tells the label

@@ -9,7 +9,7 @@ import numpy as np
 from ..data import images
 from ..data.csv_files import read_probs, write_csv
 from ..masks import label_components, rle_decode
-from ..metrics import roc_auc
+from ..metrics import class_aucs
 from . import pictures
 from .tables import print_table
 
@@ -46,8 +46,7 @@ def label_auc(path: Path | str, names: Sequence[str], y: np.ndarray,
     scores = read_probs(path, classes)
     rows = [i for i, name in enumerate(names) if name in scores]
     y, p = y[rows], np.array([scores[names[i]] for i in rows])
-    return [roc_auc(y[:, c], p[:, c]) if 0 < y[:, c].sum() < len(y) else None
-            for c in range(y.shape[1])]
+    return class_aucs(y, p)
 
 
 def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,

@@ -46,11 +46,7 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
     filters, alone, best, classifier, choices = [], [], [], [], []
     for c in range(y.shape[1]):
         P, Q = y[:, c], others[:, c]
-        filter, sign = model.filters[c], model.signs[c]
-        told = 0.0
-        if filter is not None:
-            own = sign * skew[:, contrast.FILTERS.index(filter)]
-            told = float(auto.tell(own[P], own[Q]))
+        told = contrast_tells(model, skew, c, P, Q)
         tells = auto.tell(product[P, c], product[Q, c])  # (F, 2)
         f, k = np.unravel_index(tells.argmax(), tells.shape)
         auc = roc_auc(P[P | Q], probs[P | Q, c]) if P.any() and Q.any() else None
@@ -60,6 +56,19 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
         classifier.append(auc)
         choices.append("map" if auc is None else auto.decide(told, best[-1], auc))
     return AutoModel(model, filters, alone, best, classifier, choices)
+
+
+def contrast_tells(model: label_only.ContrastModel, skew: np.ndarray, c: int, P: np.ndarray,
+                   Q: np.ndarray) -> float:
+    """What the skewness (N, F) of contrast tells of class c, 0 where it has no filter.    [C-21]
+
+    P, Q: bool (N,), the images with the class and its negatives.
+    """
+    filter, sign = model.filters[c], model.signs[c]
+    if filter is None:
+        return 0.0
+    own = sign * skew[:, contrast.FILTERS.index(filter)]
+    return float(auto.tell(own[P], own[Q]))
 
 
 def _skewness(log_image, maps_of, wanted, report):
@@ -107,10 +116,6 @@ def choice_rows(model: AutoModel, classes: list) -> list:
         alone, sign = model.contrast.filters[c], model.contrast.signs[c]
         auc = model.classifier[c]
         rows.append([name, auc, None if auc is None else auto.need(auc), model.alone[c],
-                     "none" if alone is None else _say(alone, sign), model.product[c],
-                     _say(*model.filters[c]), model.choices[c]])
+                     label_only.say(alone, sign), model.product[c],
+                     label_only.say(*model.filters[c]), model.choices[c]])
     return rows
-
-
-def _say(filter, sign):
-    return f"{'+' if sign > 0 else '-'} {contrast.describe(filter)}"

@@ -182,7 +182,12 @@ def choice_rows(model: ContrastModel, classes: list) -> list:
         said = []
         for at in np.argsort(-model.scores[c], axis=None, kind="stable")[:2]:
             T = float(model.scores[c].flat[at])
-            filter = f"{'+-'[at % 2]} {contrast.describe(contrast.FILTERS[at // 2])}"
+            filter = say(contrast.FILTERS[at // 2], 1 - 2 * (int(at) % 2))
             said += [filter, T] if np.isfinite(T) else ["none", None]
         rows.append([name, *said])
     return rows
+
+
+def say(filter: tuple | None, sign: int) -> str:
+    """A filter and its sign for people, as "+ G0 - G12"; "none" where there is no filter."""
+    return "none" if filter is None else f"{'+' if sign > 0 else '-'} {contrast.describe(filter)}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..methods import auto, contrast, pixels
 from ..runs.progress import Progress, silent
-from . import label_only
+from . import auto_masks, label_only
 
 SAMPLES = 2048  # pixels of each image that a network is trained on
 COLUMNS = ("class", "contrast tells", "by", "network tells", "choice")
@@ -52,12 +52,9 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
             scores[fold == k] = pixels.pool(z, pixels.PARTS[0]).numpy()
             clock.add(1)
     alone, told, choices = [], [], []
-    for c, (filter, sign) in enumerate(zip(model.filters, model.signs, strict=True)):
+    for c in range(y.shape[1]):
         P, Q = y[:, c], others[:, c]
-        own = 0.0
-        if filter is not None:
-            own = float(auto.tell(*(sign * skew[rows, contrast.FILTERS.index(filter)]
-                                    for rows in (P, Q))))
+        own = auto_masks.contrast_tells(model, skew, c, P, Q)
         alone.append(own)
         told.append(float(auto.tell(scores[P, c], scores[Q, c])) if networks else 0.0)
         choices.append("network" if networks and told[c] >= own else "contrast")
@@ -100,7 +97,6 @@ def choice_rows(model: PixelModel, classes: list) -> list:
     """One row for each class, of COLUMNS: what decided its method, and the method."""
     rows = []
     for c, name in enumerate(classes):
-        filter, sign = model.contrast.filters[c], model.contrast.signs[c]
-        by = "none" if filter is None else f"{'+' if sign > 0 else '-'} {contrast.describe(filter)}"
+        by = label_only.say(model.contrast.filters[c], model.contrast.signs[c])
         rows.append([name, model.alone[c], by, model.network[c], model.choices[c]])
     return rows

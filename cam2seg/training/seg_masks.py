@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..masks import rle_encode
 from ..methods import relabel
 from ..runs.progress import Progress, silent
-from . import predictor
+from . import label_only, predictor
 
 SAMPLE = 500  # images whose probabilities set the limits of [C-25] and [C-26], at the most
 STEP = 4  # every fourth row and column of them
@@ -43,19 +42,16 @@ def make_masks(run: Path | str, image_dir: Path, names: Sequence[str], fold: np.
                        ).probabilities
 
     limit = _limits(probabilities, y, select, report)
-    made, ignored = {}, {}
-    clock = Progress(len(names), "seg: masks", report)
-    for i, name in enumerate(names):
-        if y[i].any():
-            p = probabilities(i)
-            for c in np.flatnonzero(y[i]).tolist():
-                mask, left_out = relabel.mask_of(p[c], limit[c], select)
-                made[name, c] = rle_encode(mask)
-                left_out |= not mask.any()
-                if left_out.any():
-                    ignored[name, c] = rle_encode(left_out)
-        clock.add(1)
-    return made, ignored
+
+    def masks_of(i):
+        p = probabilities(i)
+        masks, left_out = np.zeros(p.shape, bool), np.zeros(p.shape, bool)
+        for c in np.flatnonzero(y[i]):
+            masks[c], left_out[c] = relabel.mask_of(p[c], limit[c], select)
+            left_out[c] |= not masks[c].any()
+        return masks, left_out
+
+    return label_only.make_masks(masks_of, names, y, report)
 
 
 def _limits(probabilities, y, select, report):
