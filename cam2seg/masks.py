@@ -17,7 +17,7 @@ import numpy as np
 # int() would also take "1_000" and the digits of other scripts, which no other reader of the format
 # accepts.
 WHOLE = re.compile(r"-?[0-9]{1,18}")
-RUNS = re.compile(r"[0-9]{1,18}( [0-9]{1,18})*")  # what rle_encode writes is read in one step
+PLAIN = re.compile(r"[0-9][0-9 ]*")  # what NumPy reads as int() would
 
 
 def rle_encode(mask: np.ndarray) -> str:
@@ -29,15 +29,19 @@ def rle_encode(mask: np.ndarray) -> str:
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W), got shape {mask.shape}")
     H, W = mask.shape
-    used = np.flatnonzero((mask if mask.dtype == bool else mask != 0).any(axis=0))
-    if not used.size:
-        return ""
-    first, last = used[0], used[-1] + 1  # most masks fill few columns
-    flat = np.zeros(H * (last - first) + 2, bool)
-    flat[1:-1].reshape(last - first, H)[:] = mask[:, first:last].T  # column by column
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + H * first + 1  # by turns a start and an end
+    mask = mask if mask.dtype == bool else mask != 0
+    # True where a pixel differs from the one before it, down the columns. The rows are compared as
+    # they lie in memory, because turning the whole mask round costs more than sorting its edges.
+    edge = np.empty((H, W), bool)
+    np.not_equal(mask[1:], mask[:-1], out=edge[1:])
+    np.not_equal(mask[:1, 1:], mask[-1:, :-1], out=edge[:1, 1:])
+    edge[:1, :1] = mask[:1, :1]  # the first pixel has none before it
+    row, column = np.divmod(np.flatnonzero(edge), max(W, 1))
+    edges = np.sort(column * H + row + 1)  # by turns a start and one past an end
+    if len(edges) % 2:
+        edges = np.append(edges, H * W + 1)
     edges[1::2] -= edges[::2]  # one past an end becomes a length
-    return " ".join(map(str, edges.tolist()))
+    return str(edges.tolist())[1:-1].replace(",", "")  # "[2, 3]" is the text of a list
 
 
 def rle_decode(rle: str, size: tuple[int, int]) -> np.ndarray:
@@ -46,9 +50,10 @@ def rle_decode(rle: str, size: tuple[int, int]) -> np.ndarray:
     Raises ValueError for the faults that checked_runs lists.
     """
     H, W = size
-    runs = checked_runs(rle, size)
-    edges = np.zeros(2 * len(runs) + 2, np.int64)  # 0, start, end, start, end, ..., H * W
-    edges[1:-1] = (runs.cumsum(axis=1) - 1).ravel()
+    start, length = checked_runs(rle, size).T
+    edges = np.zeros(2 * len(start) + 2, np.int64)  # 0, start, end, start, end, ..., H * W
+    edges[1:-1:2] = start - 1
+    edges[2:-1:2] = start - 1 + length
     edges[-1] = H * W
     inside = np.arange(len(edges) - 1) % 2 == 1
     return np.repeat(inside, np.diff(edges)).reshape(W, H).T
@@ -62,9 +67,9 @@ def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
     H * W. The message quotes the value or the run.
     """
     H, W = size
-    if RUNS.fullmatch(rle):
-        values = np.fromstring(rle, np.int64, sep=" ")
-    else:
+    # What rle_encode writes is read in one step. Numbers of more than 18 digits could overflow.
+    values = np.fromstring(rle, np.int64, sep=" ") if PLAIN.fullmatch(rle) else None
+    if values is None or values.max() >= 10**18:
         words = rle.split()
         wrong = [word for word in words if not WHOLE.fullmatch(word)]
         if wrong:
@@ -73,13 +78,14 @@ def checked_runs(rle: str, size: tuple[int, int]) -> np.ndarray:
     if len(values) % 2:
         raise ValueError(f"{len(values)} values, expected start/length pairs")
     runs = values.reshape(-1, 2)
-    ends = runs.sum(axis=1)  # one past the last pixel, 1-based
-    bad = np.flatnonzero((runs < 1).any(axis=1))
-    if bad.size:
-        raise ValueError(f"run {_show(runs, bad[0])}: start and length are 1 or more")
-    bad = np.flatnonzero(runs[1:, 0] < ends[:-1]) + 1
-    if bad.size:
-        raise ValueError(f"run {_show(runs, bad[0])} starts before the run ahead of it ends")
+    ends = runs[:, 0] + runs[:, 1]  # one past the last pixel, 1-based
+    if len(runs) and values.min() < 1:
+        bad = (runs < 1).any(axis=1).argmax()
+        raise ValueError(f"run {_show(runs, bad)}: start and length are 1 or more")
+    early = runs[1:, 0] < ends[:-1]
+    if early.any():
+        raise ValueError(f"run {_show(runs, early.argmax() + 1)} starts before the run ahead of it "
+                         "ends")
     if len(runs) and ends[-1] > H * W + 1:
         raise ValueError(f"run {_show(runs, -1)} ends beyond the image's {H} x {W} pixels")
     return runs
