@@ -26,7 +26,7 @@ from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
 from cam2seg.report import pictures
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, processes
+from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
 
@@ -55,6 +55,7 @@ class Work(NamedTuple):
 
     truth: labels.Labels  # the true masks of the images that are scored
     sizes: dict  # {name: (H, W)}
+    digests: dict  # {name: SHA-256 of the file}
     given: dict  # {title: Labels of the masks}, in the order of the command line
     paths: dict  # {title: path of the CSV}
     fold: np.ndarray  # int (N,): the fold of each image; -1 where --folds is not given
@@ -63,20 +64,20 @@ class Work(NamedTuple):
 
 def main(args):
     if processes.torchrun_world()[0]:
-        return  # one process scores all, however many torchrun has started
+        return None  # one process scores all, however many torchrun has started
     inputs.image_dir(args)
     folder.check_flags(args)
     if not args.masks:
         raise DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv"
                         + (", before --classes" if args.classes else ""))
-    report = Console()
+    report = Console(args.quiet)
     work = load(args, report)
     maps = {title: open_maps(path.parent, work.truth.classes)
             for title, path in work.paths.items() if args.figures}
     near = [p.with_name(n) for p in work.paths.values() for n in ("maps.csv", "maps.npy")]
     folder.start_run(args, [inputs.label_path(args), args.folds, *work.paths.values(),
                             *(near if args.figures else [])],
-                     work.truth.classes, work.truth.names)
+                     work.truth.classes, work.truth.names, work.digests)
 
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
     counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
@@ -90,14 +91,15 @@ def main(args):
     if args.figures:
         for c in range(len(work.truth.classes)):
             write_contact_sheet(args, work, counts, maps, c)
+    return ending(args, result)
 
 
 def load(args, report):
     """Read and check all inputs: Work of the images that --over and --missing leave."""
-    truth, sizes, _ = inputs.load_labels(args, report)
+    truth, seen = inputs.load_labels(args, report)
     if truth.rles is None:
         raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
-    truth, given, paths = load_masks(args, truth, sizes, report)
+    truth, given, paths = load_masks(args, truth, seen.sizes, report)
     scored = truth.y.any(axis=1) if args.over == "defect" else np.ones(len(truth.names), bool)
     if args.missing == "skip":
         covered = set.intersection(*(set(m.names) for m in given.values()))
@@ -108,7 +110,7 @@ def load(args, report):
     fold = np.full(len(truth.names), -1)
     if args.folds:
         fold = folds.folds_of(args.folds, truth.names)
-    return Work(truth, sizes, given, paths, fold, int((~scored).sum()))
+    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()))
 
 
 def load_masks(args, truth, sizes, report):
@@ -226,7 +228,21 @@ def write_contact_sheet(args, work, counts, maps, c):
                      f"{len(ranked)}", pictures_of(args, work, maps, work.truth.names[i], c)))
     path = args.out / f"class_{c + 1}.png"
     pictures.contact_sheet(path, f"class {class_name}: best to worst of {first}", columns, rows)
-    print(f"wrote {path}")
+
+
+def ending(args, result):
+    """What the run has written, and what to look at."""
+    scores = {t: r["scores"]["dice_present"][1] for t, r in result["masks"].items()
+              if t not in (EMPTY, WHOLE)}
+    said = ", ".join(f"{t} {'-' if dice is None else format(dice, '.4f')}"
+                     for t, dice in scores.items())
+    sheets = [f"look at: {path}" for path in sorted(args.out.glob("class_[0-9]*.png"))]
+    if not sheets:
+        own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", *endings.DATA))
+        again = endings.command("evaluate", own | {"overwrite": True}, *args.masks)
+        sheets = [f"next, for contact sheets: {again}"]
+    return endings.Ending(endings.wrote(args.out, f"Dice over present pairs: {said}"),
+                          tuple(sheets))
 
 
 def pictures_of(args, work, maps, name, c):

@@ -38,7 +38,7 @@ from cam2seg.data import csv_files, files, folds, image_folder, labels
 from cam2seg.data.errors import DataError
 from cam2seg.report import mask_report
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, locks, processes
+from cam2seg.runs import endings, flags, folder, inputs, locks, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
 
@@ -113,6 +113,7 @@ class Work(NamedTuple):
     names: list  # N image names
     labels: labels.Labels | None
     sizes: dict  # {name: (H, W)}
+    digests: dict  # {name: SHA-256 of the file}
     fold: np.ndarray  # int (N,): the fold that holds each image out; -1 outside the folds
     classes: list  # C class names
     maps: np.ndarray | None = None  # (N, C, h, w), each divided by its maximum
@@ -122,19 +123,63 @@ class Work(NamedTuple):
 def main(args):
     processes.join()
     folder.check_flags(args)
-    report = Console()
+    report = Console(args.quiet)
     work = load_images(args, report)
     make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
             "pixels": masks_from_pixels}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
-        return
-    write_metrics(args, work, results, rles)
+        return None
+    write_metrics(args, work, results, rles, report)
     if args.review:
         mask_report.write_review(args.out, inputs.image_dir(args), work, rles, ignored, args.review)
-        print(f"wrote {args.out}/review.png and review.csv")
     if "scores" in results[0]:
         print_table2(args, results)
+    return ending(args, work, results[-1])
+
+
+def ending(args, work, result):
+    """What the run has written, and what to look at and type next.
+
+    result: that of the last mask file in metrics.json. New images, which are in no fold, get no
+    command for training.
+    """
+    own, lines = endings.given(args, get_args([])), []
+    said = f"{sum(result['made'])} masks of {len(work.names)} images in {result['masks']}.csv"
+    if "scores" in result:
+        dice = result["scores"]["dice_present"][1]
+        said += f", Dice over present pairs {'-' if dice is None else format(dice, '.4f')}"
+    if args.review:
+        lines.append(f"look at: {args.out}/review.png")
+    else:
+        again = {"reuse_maps" if args.method in (*FROM_MAPS, "auto") else "overwrite": True}
+        again |= {"review": 20, "resume": False}
+        lines.append(f"next, to see them: {endings.command('make_masks', own | again)}")
+    path = args.out / "folds.csv"
+    if args.method in (*FROM_MAPS, "auto") and (work.fold >= 0).all():
+        path = args.cls / "folds.csv"
+    if path.is_file():
+        training = training_flags(args, work, own) | {
+            "masks": args.out / f"{result['masks']}.csv", "folds": path}
+        lines.append(f"next: {endings.command('train_seg', training)}")
+    return endings.Ending(endings.wrote(args.out, said), tuple(lines))
+
+
+def training_flags(args, work, own):
+    """The flags of train_seg.py that follow from those of this run, but for its masks and folds.
+
+    own: what this run was given.
+    """
+    chosen = {k: own[k] for k in ("data", "classes", *endings.MACHINE) if k in own}
+    if not args.data:
+        chosen["images"] = inputs.image_dir(args)
+    if args.labels and work.labels.rles is not None:
+        chosen["labels"] = args.labels  # true masks to score against
+    if (args.out / "ignore.csv").is_file():
+        chosen["ignore"] = args.out / "ignore.csv"
+    used = {"contrast": None, "pixels": None, "seg": args.seg[0]}.get(args.method, args.cls)
+    return chosen | (endings.network_flags(used) if used else {}) \
+        | {"out": args.out.parent / "seg"}
 
 
 def masks_from_maps(args, work, report):
@@ -175,7 +220,7 @@ def masks_from_contrast(args, work, report):
     from cam2seg.training import fitted, label_only
     model = fitted.given(args, work.classes)
     folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
-                     work.fold)
+                     work.digests, work.fold)
     if not processes.is_first():
         return [], {}, {}
     log_image, y = log_images(args, work), work.labels.y.astype(bool)
@@ -185,8 +230,8 @@ def masks_from_contrast(args, work, report):
                 ["class", "first", "T", "second", "T"], rows)
     for name, chosen in zip(work.classes, model.filters, strict=True):
         if chosen is None:
-            print(f"class {name}: no filter tells its images from the others, so --method contrast "
-                  "makes no mask of it")
+            report("warning", text=f"class {name}: no filter tells its images from the others, so "
+                                   "--method contrast makes no mask of it")
     made = label_only.make_masks(
         lambda i: label_only.masks_of_image(log_image(i), y[i], model), work.names, y, report)
     return [write_label_masks(args, work, *made, rows)], *made
@@ -198,7 +243,8 @@ def masks_from_pixels(args, work, report):
     Returns what masks_from_maps returns. True masks are used for nothing but the scores.
     """
     from cam2seg.training import label_only, pixel_masks
-    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.fold)
+    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.digests,
+                     work.fold)
     if not processes.is_first():
         return [], {}, {}
     log_image, y = log_images(args, work), work.labels.y.astype(bool)
@@ -258,7 +304,8 @@ def masks_from_seg(args, work, report):
     work = with_held_out_folds(args, run, "best.pt", work)
     y = work.labels.y.astype(bool)
     folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
-                     work.classes, work.names, work.fold if (work.fold >= 0).all() else None)
+                     work.classes, work.names, work.digests,
+                     work.fold if (work.fold >= 0).all() else None)
     if not processes.is_first():
         return [], {}, {}
     made = seg_masks.make_masks(run, inputs.image_dir(args), work.names, work.fold, y, args.select,
@@ -281,14 +328,14 @@ def write_label_masks(args, work, rles, ignored, choice):
 
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
-    path, found, thumbnails = inputs.label_path(args), None, {}
+    path, found = inputs.label_path(args), None
     classes, only = (None, False) if args.method in ("contrast", "pixels") else trained_classes(args)
     if path and (path.exists() or args.labels):
-        found, sizes, thumbnails = inputs.load_labels(args, report, classes, only)
+        found, seen = inputs.load_labels(args, report, classes, only)
         names = found.names
     else:
         names = image_folder.list_images(inputs.image_dir(args))
-        sizes = inputs.scan(inputs.image_dir(args), names, report)
+        seen = inputs.scan(inputs.image_dir(args), names, report)
     by_labels = args.method in ("contrast", "pixels", "seg")
     if (args.gate == "labels" or args.search or by_labels) and found is None:
         raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
@@ -303,9 +350,9 @@ def load_images(args, report):
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method in ("contrast", "pixels"):
-        fold = contrast_folds(args, found, thumbnails, report)
-        return Work(names, found, sizes, fold, found.classes)
-    work = Work(names, found, sizes, np.full(len(names), -1), classes)
+        fold = contrast_folds(args, found, seen.thumbnails, report)
+        return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
+    work = Work(names, found, seen.sizes, seen.digests, np.full(len(names), -1), classes)
     if args.method == "seg":  # masks_from_seg takes the folds of the run that it chooses
         return work
     work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
@@ -387,7 +434,8 @@ def load_or_make_maps(args, work, report):
         return found
     classifiers = held_out_maps.load_classifiers(args, work.classes)
     folder.start_run(args, [inputs.label_path(args), *fitted.files(args),
-                            *held_out_maps.network_files(args)], work.classes, work.names)
+                            *held_out_maps.network_files(args)], work.classes, work.names,
+                     work.digests)
     return held_out_maps.make_maps(args, images, classifiers, report)
 
 
@@ -414,13 +462,15 @@ def describe(args, title, work, rles):
     return result
 
 
-def write_metrics(args, work, results, rles):
+def write_metrics(args, work, results, rles, report):
     """Write metrics.json, and print what a mask file holds and what looks wrong in it.
 
     rles: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv.
     """
     areas = mask_report.measure_areas(rles, work.names, len(work.classes))
-    parts = mask_report.count_components(rles, work.names, work.sizes, len(work.classes))
+    clock = Progress(len(work.names), "counting components", report)
+    parts = mask_report.count_components(rles, clock.over(work.names), work.sizes,
+                                         len(work.classes))
     pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
     y = work.labels.y if work.labels is not None else None
     facts = mask_report.summarise(areas, parts, y, pixels)
@@ -438,7 +488,7 @@ def write_metrics(args, work, results, rles):
     if args.method not in ("contrast", "pixels", "seg") and y is not None and path.is_file():
         auc = mask_report.label_auc(path, work.names, y, work.classes)
     for line in mask_report.advice(work.classes, facts, cell, auc):
-        print(line)
+        report("warning", text=line)
 
 
 def print_table2(args, results):

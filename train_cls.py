@@ -22,9 +22,9 @@ import numpy as np
 from cam2seg.data import csv_files, images
 from cam2seg.data.dataset import ImageSet
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, processes
+from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
-from cam2seg.runs.progress import Console
+from cam2seg.runs.progress import Console, Progress
 
 RESULTS = {"oof_best": "best epoch", "oof": "mean of {} (SWA)"}  # file name: row of Table 1
 
@@ -61,27 +61,27 @@ def get_args(argv=None):
 def main(args):
     processes.join()
     folder.check_flags(args)
-    report = Console()
-    labels, sizes, thumbnails = inputs.load_labels(args, report)
+    report = Console(args.quiet)
+    labels, seen = inputs.load_labels(args, report)
     if args.clean == "drop":
         labels = labels.keep(labels.y.any(axis=1))
-    fold = inputs.new_folds(args, labels, thumbnails, report)
-    size = tuple(args.size or images.default_size(sizes[labels.names[0]], args.arch == "lite0"))
+    fold = inputs.new_folds(args, labels, seen.thumbnails, report)
+    first = seen.sizes[labels.names[0]]
+    size = tuple(args.size or images.default_size(first, args.arch == "lite0"))
 
     from cam2seg.training import batches, cross_validation
     recipe, plan = classifier_recipe(args, labels, size), training_plan(args, labels, fold, size,
                                                                         report)
     batches.check_batches(args.batch_size, fold, size)
     folder.start_run(args, [inputs.label_path(args), args.weights], labels.classes, labels.names,
-                     fold)
+                     seen.digests, fold)
     folds = range(fold.max() + 1) if args.fold is None else [args.fold]
     if args.resume:
         check_resumable(args, labels, recipe, folds)
     cross_validation.cross_validate(recipe, plan, folds)
     is_first = processes.is_first()
     processes.leave()
-    if is_first:
-        write_results(args, labels)
+    return ending(args, fold, write_results(args, labels)) if is_first else None
 
 
 def training_plan(args, labels, fold, size, report):
@@ -161,7 +161,7 @@ def held_out_probabilities(trained, name):
     save_checkpoint(trained.out / f"{name}.pt", trained.model,
                     {**settings.meta, "best": trained.best})
     predicted = epochs.predict(trained.model, trained.val, settings.prepare, settings.amp,
-                               f"fold {trained.k}", settings.report)
+                               f"{settings.title}held-out images, {name}", settings.report)
     return torch.cat(processes.gather_in_turn([y.sigmoid().cpu() for y, _ in predicted])).numpy()
 
 
@@ -173,8 +173,11 @@ def training_inputs(args, trained):
     from cam2seg.training.batches import Batches
     every = Batches(trained.train.loader.dataset, trained.train.indices, args.batch_size,
                     args.workers, args.seed, undivided=True)
+    clock = Progress(len(every), f"{trained.settings.title}BatchNorm statistics",
+                     trained.settings.report)
     for pixels, _ in every(trained.best[0]["epoch"] - 1):
         processes.all_reduce_or_stop(0)
+        clock.add(len(pixels))
         yield trained.settings.prepare(pixels)
 
 
@@ -197,7 +200,8 @@ def finished_probabilities(args, name, labels):
 
 
 def write_results(args, labels):
-    """Write oof.csv, oof_best.csv and metrics.json of the union of all folds; print Table 1."""
+    """Write oof.csv, oof_best.csv and metrics.json of the union of all folds; print and return
+    Table 1."""
     table = []
     for name, title in RESULTS.items():
         kept, probs = finished_probabilities(args, name, labels)
@@ -208,6 +212,24 @@ def write_results(args, labels):
     print_table("Table 1: ROC-AUC on the out-of-fold union",
                 ["model", "images", *labels.classes, "mean"],
                 [[r["model"], r["images"], *r["roc_auc"], r["mean"]] for r in table])
+    return table
+
+
+def ending(args, fold, table):
+    """What the run has written, and the next command: another fold, or masks."""
+    own = endings.given(args, get_args([]))
+    done = folder.fold_files(args.out, "oof.csv")
+    left = sorted(set(fold.tolist()) - set(done))
+    auc = next(r["mean"] for r in table[::-1] if r["model"].endswith("all images"))
+    said = "no mean ROC-AUC" if auc is None else f"mean ROC-AUC {auc:.4f}"
+    result = endings.wrote(args.out, f"{said} on {table[0]['images']} held-out images")
+    if left:
+        following = {**own, "overwrite": False, "fold": left[0], "resume": True}
+        return endings.Ending(result, (f"next: {endings.command('train_cls', following)}",))
+    masks = {"cls": args.out, "out": args.out.parent / "masks", "gate": "labels",
+             "search": "labels", "review": 20}
+    shared = {k: own[k] for k in (*endings.DATA, *endings.MACHINE, "batch_size") if k in own}
+    return endings.Ending(result, (f"next: {endings.command('make_masks', shared | masks)}",))
 
 
 def table1(model, y, probs):

@@ -25,7 +25,7 @@ from cam2seg.data import folds, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, processes
+from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console
 
@@ -75,25 +75,27 @@ class Work(NamedTuple):
     ignored: dict | None  # {(name, class index): run lengths} of pixels the loss leaves out
     gate: dict | None  # {image name: C probabilities} of a classifier
     sizes: dict  # {name: (H, W)}
+    digests: dict  # {name: SHA-256 of the file}
     fold: np.ndarray  # int (N,): the fold that holds each image out
 
 
 def main(args):
     processes.join()
     folder.check_flags(args)
-    report = Console()
+    report = Console(args.quiet)
     work = load(args, report)
     size = tuple(args.size or images.default_size(work.sizes[work.given.names[0]]))
     new_sizes = {}
     if args.predict:
-        new_sizes = inputs.scan(args.predict, image_folder.list_images(args.predict), report)
+        names = image_folder.list_images(args.predict)
+        new_sizes = inputs.scan(args.predict, names, report).sizes
 
     from cam2seg.training import batches, cross_validation
     recipe, plan = unet_recipe(args, work, size), training_plan(args, work, size, report)
     batches.check_batches(args.batch_size, work.fold, size)
     folder.start_run(args, [args.masks, args.folds, args.ignore, args.gate, args.weights,
                             inputs.label_path(args)],
-                     work.given.classes, work.given.names, work.fold)
+                     work.given.classes, work.given.names, work.digests, work.fold)
     trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
     if args.resume:
         check_resumable(args, work, recipe, trained)
@@ -103,6 +105,7 @@ def main(args):
         write_results(args, work)
     if args.predict:
         mask_new_images(args, recipe, plan, new_sizes)
+    return ending(args, work) if processes.is_first() else None
 
 
 def load(args, report):
@@ -110,7 +113,7 @@ def load(args, report):
     image_dir, path = inputs.image_dir(args), inputs.label_path(args)
     chosen = inputs.chosen_classes(args)
     given = labels.read_masks(args.masks, image_dir, chosen, bool(chosen))
-    report("note", text=inputs.labels_line(args.masks, image_dir, given))
+    report("note", text=inputs.labels_line(args.masks, image_dir, given, bool(chosen)))
     if not given.y.any():
         raise DataError(f"{args.masks}: every mask is empty, expected at least one that is not")
     known = folds.read_folds(args.folds)
@@ -129,7 +132,7 @@ def load(args, report):
     if args.fold is not None and args.fold not in fold or len(set(fold.tolist())) < 2:
         raise DataError(f"{args.folds}: two folds or more are needed, and --fold among them; "
                         f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
-    sizes = inputs.scan(image_dir, given.names, report)
+    sizes, _, digests = inputs.scan(image_dir, given.names, report)
     labels.check_masks(args.masks, given, sizes)
     truth = ignored = gate = None
     if path and (path.exists() or args.labels):
@@ -143,7 +146,7 @@ def load(args, report):
     if args.gate:
         gate = read_gate(args, given)
     return Work(given, truth if truth and truth.rles is not None else None, ignored, gate, sizes,
-                fold)
+                digests, fold)
 
 
 def read_gate(args, given):
@@ -246,7 +249,8 @@ def predict_masks(args, nets, batches, sizes, settings):
     rles, peaks, mean = {}, {}, models.MeanProbability(nets)
     names = batches.loader.dataset.names
     probs = (p for batch, _ in epochs.predict(mean, batches, settings.prepare, settings.amp,
-                                              "masks", settings.report) for p in batch)
+                                              f"{settings.title}masks", settings.report)
+             for p in batch)
     for i, p in zip(batches.rows(), probs, strict=True):
         full = F.interpolate(p[None], size=sizes[names[i]], mode="bilinear")[0].cpu().numpy()
         peaks[names[i]] = full.max(axis=(1, 2)).clip(0, 1).tolist()  # rounding can pass 1
@@ -280,7 +284,8 @@ def mask_new_images(args, recipe, plan, sizes):
     rles, _ = predict_masks(args, nets, batches, sizes, settings)
     if processes.is_first():
         labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
-    print(f"wrote {args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} networks")
+    plan.report("note", text=f"{args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} "
+                             "networks")
 
 
 def check_resumable(args, work, recipe, trained):
@@ -331,6 +336,31 @@ def write_results(args, work):
                     [[t, *(s[n][1] for n in metrics.SCORES[:4])]
                      for t, s in result["table3"].items()])
     folder.write_json(args.out / "metrics.json", result)
+
+
+def ending(args, work):
+    """What the run has written, and the next command: another fold, scores, or new images."""
+    own = endings.given(args, get_args([]))
+    if "mask_cut" in own:
+        own["mask_cut"] = args.mask_cut or "centre"
+    done = folder.fold_files(args.out, "oof_masks.csv")
+    left = sorted(set(work.fold.tolist()) - set(done))
+    result = endings.wrote(args.out, f"held-out masks of {int(np.isin(work.fold, [*done]).sum())} "
+                                     f"of {len(work.fold)} images")
+    following, then = {**own, "overwrite": False, "resume": True}, []
+    if left:
+        then = [endings.command("train_seg", {**following, "fold": left[0]})]
+    elif not args.predict:
+        then = [endings.command("train_seg", {**following, "predict": "FOLDER_OF_NEW_IMAGES"})]
+    if not left and not args.predict and work.truth is not None:
+        titles = [f"unet={args.out}/oof_masks.csv"]
+        if args.masks != inputs.label_path(args):
+            titles.insert(0, f"masks={args.masks}")
+        shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}
+        scores = {"folds": args.folds, "out": args.out.parent / "eval"}
+        then.insert(0, endings.command("evaluate", shared | scores, *titles))
+    return endings.Ending(result, tuple(f"{'or' if n else 'next'}: {line}"
+                                        for n, line in enumerate(then)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cam2seg.data import copies
+from cam2seg.data import copies, images
 from cam2seg.data.errors import DataError
 from cam2seg.data.folds import make_folds, read_groups
 from cam2seg.data.image_folder import list_images
@@ -138,26 +138,25 @@ def copied(tmp_path):
 
 def test_new_folds_keep_copies_together_and_say_so(copied):
     said = []
-    found, sizes, thumbnails = inputs.load_labels(copied)
-    assert sizes["0_0.png"] == (60, 60)
-    fold = inputs.new_folds(copied, found, thumbnails,
+    found, seen = inputs.load_labels(copied)
+    assert seen.sizes["0_0.png"] == (60, 60)
+    fold = inputs.new_folds(copied, found, seen.thumbnails,
                             lambda kind, **facts: said.append(facts.get("text", "")))
     assert [len(set(fold[i:i + 3].tolist())) for i in range(0, 24, 3)] == [1] * 8
     assert any("24 images show 8 pictures" in text for text in said)
     copied.groups = "none"
-    apart = inputs.new_folds(copied, found, thumbnails)
+    apart = inputs.new_folds(copied, found, seen.thumbnails)
     assert max(len(set(apart[i:i + 3].tolist())) for i in range(0, 24, 3)) == 2
 
 
 def test_processes_can_exchange_what_the_scan_gives(copied):
     """They send it as a file that is read with weights_only (processes.all_gather)."""
     names, file = list_images(copied.images), io.BytesIO()
-    seen = inputs.scan(copied.images, names, measure=copies.size_and_thumbnail)
+    seen = images.scan(copied.images, names)
     torch.save((seen, None), file)
     file.seek(0)
     assert torch.load(file, weights_only=True) == (seen, None)
-    _, _, thumbnails = inputs.load_labels(copied)
-    for name, small in thumbnails.items():
+    for name, small in inputs.load_labels(copied)[1].thumbnails.items():
         assert np.array_equal(small, copies.thumbnail(open_image(copied.images / name)))
 
 

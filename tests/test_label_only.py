@@ -369,7 +369,7 @@ def test_a_class_that_no_filter_tells_gets_no_mask_and_a_warning(silent_class, t
     assert call("make_masks", "--images", folder / "train_images", "--labels",
                 folder / "labels.csv", "--cls", folder / "none", "--out", out, "--method",
                 "contrast") == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert ("class b: no filter tells its images from the others, so --method contrast makes no "
             "mask of it\n") in said
     assert "class a: no filter" not in said

@@ -51,7 +51,7 @@ def made(tmp_path, monkeypatch):
         args = make_masks.get_args(["--out", str(tmp_path), *map(str, flags)])
         labels = Labels(NAMES, ["1", "2"], np.array(y, np.uint8), rles, {})
         sizes = dict.fromkeys(NAMES, (8, 8))
-        work = make_masks.Work(NAMES, labels, sizes, FOLD % 2, labels.classes)
+        work = make_masks.Work(NAMES, labels, sizes, {}, FOLD % 2, labels.classes)
         return make_masks.masks_from_maps(args, work, silent)[0]
 
     results.maps, results.probs, results.out = maps, probs, tmp_path
@@ -114,7 +114,7 @@ def test_a_fold_is_masked_with_the_parameters_that_the_other_fold_chose(made):
 @pytest.mark.parametrize("loss", ["bce", "dice", "bce+dice"])
 def test_what_a_unet_says_of_ignored_pixels_costs_nothing(loss):
     work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, {(NAMES[0], 0): "1 1"},
-                          None, {}, FOLD)
+                          None, {}, {}, FOLD)
     args = train_seg.get_args(["--weights", "none", "--loss", loss])
     recipe = train_seg.unet_recipe(args, work, (8, 8))
     rng = np.random.default_rng(0)
@@ -187,7 +187,8 @@ def test_the_batchnorm_pass_meets_each_training_image_once_as_in_the_best_epoch(
 
     train = Batches(Items(), np.flatnonzero(FOLD != 1), 3)
     trained = SimpleNamespace(train=train, best=[{"epoch": 4}, {"epoch": 2}],
-                              settings=SimpleNamespace(prepare=pixels_over_255))
+                              settings=SimpleNamespace(prepare=pixels_over_255, title="",
+                                                       report=silent))
     args = train_cls.get_args(["--workers", "0", "--batch-size", "3"])
     assert sum(len(x) for x in train_cls.training_inputs(args, trained)) == 8
     assert sorted(seen) == [(i, 3) for i in np.flatnonzero(FOLD != 1)]
@@ -210,7 +211,7 @@ def test_a_unet_masks_the_held_out_images_by_its_best_epoch_and_the_gate(photos,
     probs[4] = [0.6, 0.2]  # the bound itself passes
     work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, None,
                           dict(zip(NAMES, probs, strict=True)) if gated else None,
-                          dict.fromkeys(NAMES, (40, 40)), FOLD)
+                          dict.fromkeys(NAMES, (40, 40)), {}, FOLD)
     train_seg.finish_fold(train_seg.get_args(["--confidence", "0.6"]), work, trained)
     found = read_labels(tmp_path / "oof_masks.csv")
     rows = np.flatnonzero(FOLD == 1)

@@ -1,6 +1,7 @@
 """What every run needs: whole files, checkpoints, progress, devices and seeds, processes."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -192,9 +193,9 @@ def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, 
     monkeypatch.setattr(progress.sys, "stderr", Terminal())
     clock = Progress(40, "work", Console())
     clock.add(10)
-    assert progress.sys.stderr.text == "work: 10/40  1 images/s  30 s left \r"
+    assert progress.sys.stderr.text == "\r\033[Kwork: 10/40 images  1 images/s  30 s left"
     clock.add(30)
-    assert progress.sys.stderr.text.endswith("work: 40/40  2 images/s  0 s left \r\033[K")
+    assert progress.sys.stderr.text.endswith("\r\033[Kwork: 40/40 images  2 images/s\r\033[K")
 
 
 def test_the_bar_is_drawn_twice_a_second_and_at_the_end(monkeypatch):
@@ -205,7 +206,7 @@ def test_the_bar_is_drawn_twice_a_second_and_at_the_end(monkeypatch):
     clock = Progress(40, "work", Console())
     for _ in range(4):
         clock.add(10)
-    shown = [part.split("  ")[0] for part in progress.sys.stderr.text.split("\r") if "/" in part]
+    shown = re.findall("work: [0-9/]*", progress.sys.stderr.text)
     assert shown == ["work: 10/40", "work: 30/40", "work: 40/40"]
 
 
@@ -215,8 +216,9 @@ def test_progress_reports_facts_and_says_nothing_by_itself(monkeypatch, capsys):
     clock = Progress(12, "work", lambda event, **facts: told.append((event, facts)))
     clock.add(2)
     clock.add(8)
-    assert told == [("step", {"what": "work", "done": 2, "total": 12, "rate": 0.5, "left": 20.0}),
-                    ("step", {"what": "work", "done": 10, "total": 12, "rate": 2.0, "left": 1.0})]
+    same = {"what": "work", "total": 12, "unit": "images", "loss": None}
+    assert told == [("step", {**same, "done": 2, "rate": 0.5, "left": 20.0}),
+                    ("step", {**same, "done": 10, "rate": 2.0, "left": 1.0})]
     monkeypatch.undo()
     Progress(4, "work").add(4)
     assert capsys.readouterr() == ("", "")
@@ -232,12 +234,14 @@ def test_progress_stops_where_a_signal_has_asked_for_it(monkeypatch):
 
 
 def test_console_prints_notes_and_epochs_in_the_first_process_only(monkeypatch, capsys):
-    facts = dict(out="runs/fold0", epoch=3, epochs=20, loss=0.21, val_loss=0.3, lr=[1e-4, 5e-4],
+    facts = dict(out="runs/fold0", title="fold 0 (1 of 5), ", left=750.0, epoch=3,
+                 epochs=20, loss=0.21, val_loss=0.3, lr=[1e-4, 5e-4],
                  images_per_second=81.5, seconds=3.0, waited=0.1)
     Console()("epoch", **facts)
     Console()("note", text="maps of features.8")
-    assert capsys.readouterr() == ("runs/fold0  epoch 3/20  loss 0.2100  val 0.3000  lr 5.0e-04  "
-                                   "81.5 images/s\nmaps of features.8\n", "")
+    assert capsys.readouterr() == ("fold 0 (1 of 5), epoch 3/20: loss 0.2100  val 0.3000  "
+                                   "lr 5.0e-04  81.5 images/s  12 min left\n"
+                                   "maps of features.8\n", "")
     monkeypatch.setattr(processes, "_world", (1, 2))
     Console()("epoch", **facts)
     Console()("note", text="maps of features.8")

@@ -1,5 +1,6 @@
 """What a resumed run compares with the run it goes on with, and what is refused at the start."""
 
+import hashlib
 import json
 import os
 
@@ -15,7 +16,6 @@ from cam2seg.data.errors import DataError
 from cam2seg.data.files import contents
 from cam2seg.data.labels import Labels
 from cam2seg.runs import folder, inputs
-from cam2seg.runs.exits import run
 from cam2seg.training import cross_validation, held_out_maps
 
 PLAIN = HEAD + "\n".join(good_rows()) + "\n"
@@ -164,7 +164,8 @@ def made(photos, tmp_path):
     (cls / "args.json").write_text(json.dumps({"args": {}, "classes": ["1", "2"]}))
     flags = ("--images", photos, "--cls", cls, "--out", out)
     args = make_masks.get_args([str(f) for f in flags])
-    folder.start_run(args, held_out_maps.network_files(args), ["1", "2"], NAMES)
+    folder.start_run(args, held_out_maps.network_files(args), ["1", "2"], NAMES,
+                     inputs.scan(photos, NAMES).digests)
     store = stored_maps.MapStore(out, 12, 2)
     store.add(range(12), np.random.default_rng(0).random((12, 2, 2, 2)).astype(np.float16),
               np.ones((12, 2)))
@@ -189,7 +190,7 @@ def test_a_renamed_image_is_another_list(made, photos):
     args = make_masks.get_args([str(f) for f in (*made, "--resume")])
     sources, names = held_out_maps.network_files(args), [*NAMES[:-1], "12.jpg"]
     with pytest.raises(DataError, match="^the list of images changed since "):
-        folder.start_run(args, sources, ["1", "2"], names)
+        folder.start_run(args, sources, ["1", "2"], names, inputs.scan(photos, names).digests)
 
 
 def test_reused_maps_of_a_run_that_is_not_there(made, tmp_path, refused):
@@ -240,6 +241,16 @@ def test_dark_8_bit_images_are_no_matter(tmp_path):
 # Table 1
 
 
+def test_the_digest_of_an_image_is_that_of_its_whole_file(photos):
+    """It is taken in the look that decodes the image, after the part that Pillow has read."""
+    with open(photos / "03.jpg", "ab") as file:
+        file.write(b"behind the image")
+    found = inputs.scan(photos, NAMES)
+    assert found.digests == {n: hashlib.sha256((photos / n).read_bytes()).hexdigest()
+                             for n in NAMES}
+    assert found.sizes == dict.fromkeys(NAMES, (40, 40))
+
+
 def test_table_1_names_as_many_epochs_as_there_are(photos, tmp_path, capsys):
     found = Labels(NAMES, ["1"], np.array([[i % 2] for i in range(12)], np.uint8), None, {})
     (tmp_path / "fold0").mkdir()
@@ -249,7 +260,7 @@ def test_table_1_names_as_many_epochs_as_there_are(photos, tmp_path, capsys):
     for epochs, said in ((2, "mean of 2 (SWA)"), (20, "mean of 3 (SWA)")):
         flags = ["--out", str(tmp_path), "--epochs", str(epochs)]
         args = train_cls.get_args(flags)
-        assert run(lambda args: train_cls.write_results(args, found), lambda: args) == 0
+        train_cls.write_results(args, found)
         assert said in capsys.readouterr().out
 
 

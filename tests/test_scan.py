@@ -16,15 +16,15 @@ from cam2seg.runs import inputs, processes
 
 out, real = Path({out!r}), Image.open
 
-def counted(path, *args, **kwargs):
-    with open(out / "opened", "a") as file:
-        file.write(str(path) + "\\n")
-    return real(path, *args, **kwargs)
+def counted(file, *args, **kwargs):
+    with open(out / "opened", "a") as log:
+        log.write(file.name + "\\n")
+    return real(file, *args, **kwargs)
 
 Image.open = counted
 processes.join()
 sizes = inputs.scan({photos!r}, list_images({photos!r}))
-(out / f"sizes{{processes.rank()}}").write_text(repr(sizes))
+(out / f"sizes{{processes.rank()}}").write_text(repr(sizes.sizes))
 processes.leave()
 """
 

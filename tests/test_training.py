@@ -412,7 +412,7 @@ def test_a_run_stopped_within_an_epoch_goes_on_with_its_next_step(tmp_path):
     told = []
     toy_fit(tmp_path / "part", 3, resume=True,
             report=lambda event, **facts: told.append((facts.get("what"), facts.get("done"))))
-    assert [done for what, done in told if what == "epoch 2/3"] == [4]
+    assert [done for what, done in told if what == "epoch 2/3"] == [7]  # of 7, 3 before the stop
     assert timeless(tmp_path / "part") == timeless(tmp_path / "whole")
     assert files(tmp_path / "part") == files(tmp_path / "whole")
 
@@ -519,11 +519,15 @@ def test_fit_reports_its_steps_and_epochs(tmp_path):
     told = []
     toy_fit(tmp_path / "a", 2, report=lambda event, **facts: told.append((event, facts)))
     steps = [(f["what"], f["done"], f["total"]) for e, f in told if e == "step"]
-    assert steps == [("epoch 1/2", 3, 7), ("epoch 1/2", 7, 7), ("validate", 2, 3),
-                     ("validate", 3, 3), ("epoch 2/2", 3, 7), ("epoch 2/2", 7, 7),
-                     ("validate", 2, 3), ("validate", 3, 3)]
+    assert steps == [(what, *done) for n in (1, 2) for what, done in (
+        (f"epoch {n}/2", (3, 7)), (f"epoch {n}/2", (7, 7)),
+        (f"epoch {n}/2, validation", (2, 3)), (f"epoch {n}/2, validation", (3, 3)))]
+    assert all(f["in_epoch"] for e, f in told if e == "step")
     epochs = [f for e, f in told if e == "epoch"]
-    assert epochs == [{"out": tmp_path / "a", "epochs": 2, **r} for r in rows(tmp_path / "a")]
+    left = [f.pop("left") for f in epochs]
+    assert left[0] > left[1] == 0
+    assert epochs == [{"out": tmp_path / "a", "title": "", "epochs": 2, **r}
+                      for r in rows(tmp_path / "a")]
     assert len(steps) + len(epochs) == len(told)
 
 

@@ -4,6 +4,8 @@ Many public sets are stored with such copies. A network that trains on one copy 
 another is scored on what it has seen, so that copies belong into one fold (DEV-42).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -19,23 +21,20 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def size_and_thumbnail(image: np.ndarray) -> tuple[tuple[int, int], bytes]:
-    """(H, W) and the thumbnail of pixels uint8 (H, W, 3), as bytes, which processes can exchange."""
-    return image.shape[:2], thumbnail(image).tobytes()
-
-
 def from_bytes(thumbnail: bytes) -> np.ndarray:
-    """The thumbnail uint8 (20, 20) whose bytes size_and_thumbnail gives."""
+    """The thumbnail uint8 (20, 20) that has these bytes."""
     return np.frombuffer(thumbnail, np.uint8).reshape(SIDE, SIDE)
 
 
-def find_copies(thumbnails: np.ndarray) -> np.ndarray:
+def find_copies(thumbnails: np.ndarray,
+                after: Callable[[int], None] = lambda count: None) -> np.ndarray:
     """Give each image the number of its group of copies: int (N,), from thumbnails (N, S, S).
 
     Two images a, b are copies where, for one of the 8 symmetries g of the square,
         rms(a - g b) < 0.1 min(std a, std b),
     rms and std over the pixels of the thumbnail. A copy of a copy is in the same group. Groups are
     numbered from 0 by their first image. Two images without any contrast are no copies.
+    after(n) is called when n more images have been compared with all others.
     """
     G = np.asarray(thumbnails, np.float32)
     N = len(G)
@@ -60,6 +59,7 @@ def find_copies(thumbnails: np.ndarray) -> np.ndarray:
         for i, j in zip(*np.nonzero(same), strict=True):
             a, b = sorted((root(rows[i]), root(others[j])))
             first[b] = a
+        after(len(rows))
     return np.unique([root(i) for i in range(N)], return_inverse=True)[1]
 
 

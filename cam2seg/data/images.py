@@ -4,20 +4,24 @@ BMP, GIF, JPEG, PNG, TIFF and WebP are known by their content: grey, RGB, 16-bit
 CMYK, of any size.
 """
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import copies
 from .errors import DataError
 from .files import regular
 
 # Pillow would also read EPS, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-DEEP = (".png", ".tif", ".tiff")  # files that may have 16 bits
+CHUNK = 2**20  # bytes of a file that are hashed at a time
 
 
 def open_image(path: str | os.PathLike) -> np.ndarray:
@@ -31,9 +35,17 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
 
 def open_rgb(path: str | os.PathLike) -> Image.Image:
     """Read an image as a decoded Pillow image of mode RGB; see open_image."""
+    with _opened(path) as (_, image):
+        return as_rgb(image, path)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """The open file at `path` and its Pillow image, which is not decoded yet. What goes wrong with
+    them in the block is raised as a DataError that names the file."""
     try:
-        with Image.open(regular(path), formats=FORMATS) as image:
-            return as_rgb(image, path)
+        with open(regular(path), "rb") as file, Image.open(file, formats=FORMATS) as image:
+            yield file, image
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -62,39 +74,37 @@ def _reason(error):
     return str(error).splitlines()[0].split(": '/")[0] if str(error) else type(error).__name__
 
 
-def size_of(image: np.ndarray) -> tuple[int, int]:
-    """(H, W) of pixels (H, W, 3)."""
-    return image.shape[:2]
-
-
 def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | None = None,
-         after_each: Callable | None = None, measure: Callable = size_of,
+         after_each: Callable[[], None] = lambda: None,
          warn: Callable[[str], None] = lambda text: None) -> dict:
-    """Decode every image once, so that a bad file shows before training: {name: (H, W)}.
+    """Decode every image once, so that a bad file shows before training.
 
-    rows_of: {name: "file, row n"}, which an error message puts in front. after_each() is called
-    after every image; what it raises ends the scan. measure(pixels) gives what is kept of an image
-    uint8 (H, W, 3) in place of its size. warn(text) is called where the 16-bit images are nearly
-    black by the rule of open_image. Raises DataError for the first bad image.
+    Returns {name: ((H, W), thumbnail, SHA-256 of the file)}, with the thumbnail of copies.thumbnail
+    as bytes; these are values that processes can exchange. rows_of: {name: "file, row n"}, which an
+    error message puts in front. after_each() is called after every image; what it raises ends the
+    scan. warn(text) is called where the 16-bit images are nearly black by the rule of open_image.
+    Raises DataError for the first bad image.
     """
     folder, peaks = Path(folder), {}
 
     def look(name):
         try:
-            image = open_image(folder / name)
-            if _has_16_bits(folder / name):
-                peaks[name] = int(image.max())
-            return measure(image)
+            with _opened(folder / name) as (file, image):
+                deep = image.mode.startswith("I")
+                pixels = np.asarray(as_rgb(image, folder / name))
+                digest = _sha256(file)
         except DataError as error:
             where = f"{rows_of[name]}: " if rows_of and name in rows_of else ""
             raise DataError(f"{where}{error}") from error
+        if deep:
+            peaks[name] = int(pixels.max())
+        return pixels.shape[:2], copies.thumbnail(pixels).tobytes(), digest
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without the GIL
         seen = {}
         for name, found in zip(names, pool.map(look, names), strict=True):
-            if after_each:
-                after_each()
             seen[name] = found
+            after_each()
     if max(peaks.values(), default=255) < 64:  # 14 bits or fewer
         bits = 8 + max(peaks.values()).bit_length()
         warn(f"WARNING: the {len(peaks)} images of 16 bits in {folder} use {bits} of them, so that "
@@ -103,11 +113,13 @@ def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | 
     return seen
 
 
-def _has_16_bits(path):
-    if path.suffix.lower() not in DEEP:
-        return False
-    with Image.open(path, formats=FORMATS) as image:  # reads the head of the file only
-        return image.mode.startswith("I")
+def _sha256(file):
+    """SHA-256 of a whole open file, which need not fit into memory."""
+    file.seek(0)
+    found = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def default_size(size: tuple[int, int], odd: bool = False) -> tuple[int, int]:

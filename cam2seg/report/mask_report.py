@@ -1,6 +1,6 @@
 """What a set of masks looks like where no truth is known, and which images to look at first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def measure_areas(rles: Mapping[tuple[str, int], str], names: Sequence[str],
                       for c in range(classes)] for name in names], np.int64)
 
 
-def count_components(rles: Mapping[tuple[str, int], str], names: Sequence[str],
+def count_components(rles: Mapping[tuple[str, int], str], names: Iterable[str],
                      sizes: Mapping[str, tuple[int, int]], classes: int) -> np.ndarray:
     """Number of 8-connected components of all masks: int (N, C). sizes: {name: (H, W)}."""
     return np.array([[label_components(rle_decode(rles[name, c], sizes[name]))[1]

@@ -39,7 +39,9 @@ def run(main: Callable, get_args: Callable) -> int:
     """Exit status of main(get_args()), as a script returns it to the shell.
 
     It is 0 for success, 2 with one line on standard error for bad input, 130 and 143 after Ctrl-C
-    and SIGTERM, and 1 where memory ran out or another process of the run is gone.
+    and SIGTERM, and 1 where memory ran out or another process of the run is gone. Where main
+    returns an endings.Ending, its lines come last. With args.quiet nothing else goes to standard
+    output, and of the Ending only the result.
     """
     with streams.unstoppable():
         return _run(main, get_args)
@@ -53,8 +55,13 @@ def _run(main, get_args):
     try:
         with signals.stop_between_steps(), open(os.devnull, "w") as nowhere:
             with redirect_stdout(nowhere) if rank else nullcontext():
-                main(get_args())
+                args = get_args()
+            quiet = getattr(args, "quiet", False)
+            with redirect_stdout(nowhere) if rank or quiet else nullcontext():
+                ending = main(args)
         processes.leave()
+        if ending and not rank:
+            print("\n".join([ending.result, *(() if quiet else ending.then)]), flush=True)
     except (signals.Stopped, KeyboardInterrupt) as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         if not rank:
@@ -64,7 +71,8 @@ def _run(main, get_args):
     except (processes.Lost, RuntimeError, MemoryError) as error:
         return _broken(error)
     except (Error, FloatingPointError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        if processes.speaks():
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     finally:
         locks.unlock_all()

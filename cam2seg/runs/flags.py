@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from . import processes
 from .exits import one_line
 
 
@@ -24,12 +25,16 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with a flag, and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)}; --help shows the flags\n")
+        said = f"error: {one_line(message)}; --help shows the flags\n"
+        self.exit(2, said if processes.speaks() else None)
 
 
 def parser(doc: str) -> Parser:
-    """Parser whose help begins with the docstring of the script."""
-    return Parser(description=doc, allow_abbrev=False, formatter_class=Help)
+    """Parser with --quiet, whose help begins with the docstring of the script."""
+    p = Parser(description=doc, allow_abbrev=False, formatter_class=Help)
+    p.add_argument("--quiet", action="store_true",
+                   help="print errors, warnings and the line on what was written, and nothing else")
+    return p
 
 
 def add_data(p: argparse.ArgumentParser,

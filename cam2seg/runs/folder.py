@@ -3,10 +3,8 @@
 import argparse
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from .locks import lock
 
 # Flags that may differ between a run and its --resume, because they do not change its results.
 FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict",
-                        "reuse_maps")
+                        "reuse_maps", "quiet")
 # What the scripts leave in --out, and what --overwrite deletes.
 OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
@@ -32,13 +30,15 @@ OUTPUT_FILES = (
 
 
 def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
-              classes: Sequence[str], names: Sequence[str], fold: np.ndarray | None = None) -> None:
+              classes: Sequence[str], names: Sequence[str], digests_of_images: Mapping[str, str],
+              fold: np.ndarray | None = None) -> None:
     """Make the folder args.out for a new run, or check it for a resumed one.
 
-    sources: files that a resumed run must find unchanged, like the named images. fold (N,): the
-    folds of the images, written to folds.csv. A folder that holds a run needs --resume (same flags
-    and sources) or --overwrite, and no other process may be at work in it. The first process does
-    this for all. Raises DataError and OSError.
+    sources: files that a resumed run must find unchanged, like the named images, of which
+    digests_of_images holds {name: SHA-256}. fold (N,): the folds of the images, written to
+    folds.csv. A folder that holds a run needs --resume (same flags and sources) or --overwrite, and
+    no other process may be at work in it. The first process does this for all. Raises DataError and
+    OSError.
     """
     folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
 
@@ -46,11 +46,13 @@ def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
         now = {"args": plain_flags(args), "classes": classes, "sha256": digests(sources),
                "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "pillow")}}
         now["sha256"]["the list of images"] = _sha256("\n".join(names).encode())
-        now["sha256"]["the content of the images"] = _digest_of_images(args, names)
+        content = "\n".join(digests_of_images[name] for name in names)
+        now["sha256"]["the content of the images"] = _sha256(content.encode())
         _prepare(args, now, folds)
 
     processes.stop_if_asked()
     processes.run_on_first(prepare, (DataError, OSError))
+    processes.part()
 
 
 def digests(paths: Iterable[Path | str | None]) -> dict[str, str]:
@@ -67,18 +69,6 @@ def _rows(path):
     """What a CSV file says, as bytes that are the same for all ways to write it."""
     _, rows = read_csv(path)
     return "\n".join(sorted(json.dumps(row, sort_keys=True) for _, row in rows)).encode()
-
-
-def _digest_of_images(args, names):
-    """SHA-256 of the named files in the image folder, one after the other."""
-    folder = inputs.image_dir(args)
-
-    def digest(name):
-        processes.stop_if_asked()
-        return _sha256((folder / name).read_bytes())
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return _sha256("\n".join(pool.map(digest, names)).encode())
 
 
 def _sha256(content):

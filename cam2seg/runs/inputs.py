@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from ..data import copies, images, labels
 from ..data.errors import DataError
 from . import processes
 from .progress import Progress, silent
+
+
+class Seen(NamedTuple):
+    """What one look at each image of a set has told, as {name: value}."""
+
+    sizes: dict  # (H, W)
+    thumbnails: dict  # uint8 (20, 20), see copies.thumbnail
+    digests: dict  # SHA-256 of the file
 
 
 def image_dir(args: argparse.Namespace) -> Path:
@@ -31,9 +40,9 @@ def label_path(args: argparse.Namespace) -> Path | None:
 
 
 def load_labels(args: argparse.Namespace, report: Callable = silent,
-                classes: Sequence[str] | None = None, only: bool = False) -> tuple[
-        labels.Labels, dict[str, tuple[int, int]], dict[str, np.ndarray]]:
-    """Labels, {name: (H, W)} and {name: thumbnail} of the images that the flags name, all checked.
+                classes: Sequence[str] | None = None,
+                only: bool = False) -> tuple[labels.Labels, Seen]:
+    """The labels that the flags name, and what a look at their images tells, all checked.
 
     classes: the class names, where another run has fixed them; `only` then leaves out what the file
     says of other classes. Else they are those of --classes, or those of the file that at least one
@@ -44,7 +53,7 @@ def load_labels(args: argparse.Namespace, report: Callable = silent,
         raise DataError("no labels given: --labels CSV (or a folder with a subfolder per class)")
     chosen = classes or chosen_classes(args)
     found = labels.read_labels(path, folder, chosen, only or bool(args.classes))
-    report("note", text=labels_line(path, folder, found))
+    report("note", text=labels_line(path, folder, found, bool(chosen)))
     if not chosen:
         occurs = found.y.any(axis=0)
         if not occurs.any():
@@ -55,11 +64,10 @@ def load_labels(args: argparse.Namespace, report: Callable = silent,
     # In reverse, because the entry that is written last stays: that of an image's first row.
     rows_of = {name: f"{path}, row {row}"
                for (name, _), row in reversed(found.rows.items()) if row}
-    seen = scan(folder, found.names, report, rows_of, copies.size_and_thumbnail)
-    sizes = {name: size for name, (size, _) in seen.items()}
+    seen = scan(folder, found.names, report, rows_of)
     if found.rles is not None:
-        labels.check_masks(path, found, sizes)
-    return found, sizes, {name: copies.from_bytes(small) for name, (_, small) in seen.items()}
+        labels.check_masks(path, found, seen.sizes)
+    return found, seen
 
 
 def chosen_classes(args: argparse.Namespace) -> list[str] | None:
@@ -67,11 +75,17 @@ def chosen_classes(args: argparse.Namespace) -> list[str] | None:
     return classes_of_data.checked_list("--classes", args.classes) if args.classes else None
 
 
-def labels_line(path: Path | str, folder: Path | str, found: labels.Labels) -> str:
+def labels_line(path: Path | str, folder: Path | str, found: labels.Labels,
+                chosen: bool = False) -> str:
     """One line on what a label file says: how many images, how many of them clean, and how many
-    images each class has."""
+    images each class has.
+
+    chosen: whether the classes are named by a flag or another run, so that gaps in their numbers
+    say nothing.
+    """
     count = dict(zip(found.classes, found.y.sum(axis=0, dtype=int).tolist(), strict=True))
-    absent = [*(k for k, n in count.items() if not n), *classes_of_data.gaps(found.classes)]
+    absent = [k for k, n in count.items() if not n]
+    absent += [] if chosen else classes_of_data.gaps(found.classes)
     line = (f"{len(found.names)} of {found.in_folder} images in {folder} are labelled in {path}, "
             f"{int((~found.y.any(axis=1)).sum())} of them clean; images by class: "
             + ", ".join(f"{k}: {n}" for k, n in count.items() if n))
@@ -80,18 +94,20 @@ def labels_line(path: Path | str, folder: Path | str, found: labels.Labels) -> s
 
 
 def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
-         rows_of: Mapping[str, str] | None = None, measure: Callable = images.size_of) -> dict:
-    """Sizes {name: (H, W)} of images, each decoded once by the first process of the run.
+         rows_of: Mapping[str, str] | None = None) -> Seen:
+    """Look at each image once, in the first process of the run.
 
-    measure: see images.scan. Raises DataError for a bad image, and Stopped where a signal has asked
+    rows_of: see images.scan. Raises DataError for a bad image, and Stopped where a signal has asked
     for the end.
     """
     report("note", text=f"checking {len(names)} images in {folder}")
     clock = Progress(len(names), f"checking images in {folder}", report)
-    return processes.run_on_first(
-        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1), measure,
-                            lambda text: report("note", text=text)),
-        (DataError, OSError))
+    found = processes.run_on_first(
+        lambda: images.scan(folder, names, rows_of, lambda: clock.add(1),
+                            lambda text: report("warning", text=text)), (DataError, OSError))
+    sizes, small, digests = ({name: look[part] for name, look in found.items()}
+                             for part in range(3))
+    return Seen(sizes, {name: copies.from_bytes(b) for name, b in small.items()}, digests)
 
 
 def find_groups(args: argparse.Namespace, names: Sequence[str],
@@ -104,7 +120,8 @@ def find_groups(args: argparse.Namespace, names: Sequence[str],
         return np.arange(len(names))
     if args.groups != "copies":
         return folds_of_data.read_groups(args.groups, names)
-    groups = copies.find_copies(np.stack([thumbnails[name] for name in names]))
+    clock = Progress(len(names), "looking for copies", report)
+    groups = copies.find_copies(np.stack([thumbnails[name] for name in names]), clock.add)
     count = int(groups.max()) + 1
     if count < len(names):
         report("note", text=f"{len(names)} images show {count} pictures; copies, turned or mirrored "

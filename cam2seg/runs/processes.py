@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _world = (0, 1)  # rank and number of processes, set by join()
+_apart = False  # whether this process has begun with work of its own, set by part()
 
 
 class Lost(RuntimeError):
@@ -60,9 +61,24 @@ def join() -> None:
     _world = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+def part() -> None:
+    """Say that from now on this process can meet errors that the others do not meet."""
+    global _apart
+    _apart = True
+
+
+def speaks() -> bool:
+    """Whether this process prints its errors.
+
+    Until part() all processes of a machine meet the same errors, and its first one prints them.
+    """
+    return _apart or os.environ.get("LOCAL_RANK", "0") == "0" or torchrun_world()[0] == 0
+
+
 def leave() -> None:
     """Leave the other processes. This process then acts as a run of its own."""
-    global _world
+    global _apart, _world
+    _apart = False
     if _world[1] > 1:
         import torch
         torch.distributed.destroy_process_group()

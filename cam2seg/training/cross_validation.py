@@ -64,7 +64,8 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
     """
     pre = recipe.meta["preprocess"]
     prepare = partial(to_input, device=plan.device, mean=pre["mean"], std=pre["std"])
-    for k in folds:
+    folds = list(folds)
+    for n, k in enumerate(folds):
         out = plan.out / f"fold{k}"
         out.mkdir(exist_ok=True)
         if plan.resume and (out / recipe.done).exists():
@@ -76,6 +77,7 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
                               plan.seed) for part in (plan.fold != k, plan.fold == k))
         settings = Settings(recipe.loss, prepare, plan.epochs, recipe.meta, recipe.keep,
                             (plan.seed, k), plan.amp, plan.resume, plan.report,
-                            plan.schedule)
+                            plan.schedule, f"fold {k} ({n + 1} of {len(folds)}), ",
+                            (len(folds) - n - 1) * plan.epochs)
         best = fit(model, optimizer, train, val, settings, out)
         recipe.finish_fold(Fold(k, model, train, val, best, out, settings))

@@ -41,9 +41,10 @@ def train_one_epoch(net: nn.Module, batches: Batches, optimizer: torch.optim.Opt
     """
     net.train()
     steps = [] if steps is None else steps
-    clock = Progress(len(batches), f"epoch {epoch + 1}/{settings.epochs}", settings.report)
     device = next(net.parameters()).device
     skip = round(sum(processes.all_gather(sum(n for _, n in steps))))
+    what = f"{settings.title}epoch {epoch + 1}/{settings.epochs}"
+    clock = Progress(len(batches), what, settings.report, done=skip)
     for pixels, target in clock.timed(batches(epoch, skip) if skip else batches(epoch)):
         images = processes.all_reduce_or_stop(len(pixels))
         with processes.lost_if_gone():
@@ -55,7 +56,7 @@ def train_one_epoch(net: nn.Module, batches: Batches, optimizer: torch.optim.Opt
         optimizer.step()
         # Reading the loss here would make the CPU wait for the device in every step.
         steps.append((loss.detach(), len(pixels)))
-        clock.add(images)
+        clock.add(images, steps[-1][0])
     return _mean_of_steps(steps), clock.waited
 
 

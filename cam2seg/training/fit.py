@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial as partly
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ class Settings(NamedTuple):
     resume: bool = False
     report: Callable = silent
     schedule: str = "plateau"  # of the learning rates; or "cosine"
+    title: str = ""  # what progress lines begin with, as "fold 0 (1 of 5), "
+    later_epochs: int = 0  # epochs of the folds that are trained after this one
 
 
 def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val: Batches,
@@ -67,13 +70,14 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val:
                 "scheduler": scheduler.state_dict(), "best": best, "epochs_done": epochs_done}
 
     for epoch in range(start, settings.epochs):
+        began = time.perf_counter()
         steps = start_epoch((*settings.seed, epoch), partial, next(model.parameters()).device)
         partial = None
         try:
             row = _train_and_validate(model, net, (train, val), optimizer, settings, epoch, steps)
         except Stopped:
-            here = {"partial_epoch": partial_epoch_state(steps)}
-            save_checkpoint(out / "last.pt", model, {**state(epoch), **here})
+            save_checkpoint(out / "last.pt", model,
+                            {**state(epoch), "partial_epoch": partial_epoch_state(steps)})
             raise
         except FloatingPointError as error:
             raise FloatingPointError(f"{out}: epoch {epoch + 1}: {error}, lr "
@@ -86,19 +90,28 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val:
         append_log(out / "log.jsonl", row)
         save_checkpoint(out / "last.pt", model, state(epoch + 1))  # after the log, see append_log
         delete_other_epochs(out, best)  # only now: the older last.pt named them
-        settings.report("epoch", out=out, epochs=settings.epochs, **row)
+        _say(settings, out, row, time.perf_counter() - began)
     processes.barrier()  # the first process has then written everything
     delete_other_epochs(out, best)
     return best
 
 
+def _say(settings, out, row, seconds):
+    """Report an epoch, its line of log.jsonl and how long all later ones will take."""
+    left = settings.epochs - row["epoch"] + settings.later_epochs
+    settings.report("epoch", out=out, title=settings.title, epochs=settings.epochs,
+                    left=left * seconds, **row)
+
+
 def _train_and_validate(model, net, parts, optimizer, settings, epoch, steps):
     """Do one epoch on parts = (train, val); return its line of log.jsonl as a dict."""
     rates, began = [group["lr"] for group in optimizer.param_groups], time.perf_counter()
+    settings = settings._replace(report=partly(settings.report, in_epoch=True))
     loss, waited = train_one_epoch(net, parts[0], optimizer, settings, epoch, steps)
     processes.broadcast_buffers(model)
     seconds = time.perf_counter() - began
-    val_loss = mean_loss(predict(model, parts[1], settings.prepare, settings.amp, "validate",
+    what = f"{settings.title}epoch {epoch + 1}/{settings.epochs}, validation"
+    val_loss = mean_loss(predict(model, parts[1], settings.prepare, settings.amp, what,
                                  settings.report), settings.loss)
     if not math.isfinite(val_loss):
         raise FloatingPointError(f"validation loss is {val_loss}")

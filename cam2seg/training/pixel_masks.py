@@ -45,7 +45,7 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
     others, networks = auto.negatives(y), {}
     scores = np.zeros(y.shape)
     if d is not None:
-        clock = Progress(len(set(fold.tolist())), "pixels: networks", report)
+        clock = Progress(len(set(fold.tolist())), "pixels: networks", report, "folds")
         for k in sorted(set(fold.tolist())):
             networks[k] = pixels.fit(d[fold != k], y[fold != k], seed=k)
             z = pixels.score(networks[k], torch.from_numpy(d[fold == k]).float())

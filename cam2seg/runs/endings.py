@@ -1,0 +1,73 @@
+"""The last lines of a script: what it has written, and the command to type next."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .folder import OUTPUT_FILES, read_run
+
+DATA = ("data", "images", "labels", "classes")
+MACHINE = ("device", "workers", "amp", "quiet")
+# The flags of a classifier that a network which learns from its masks needs as well, with the
+# defaults that both training scripts have.
+NETWORK = {"arch": "b0", "weights": "imagenet", "size": None, "lr_encoder": 1e-4}
+
+
+class Ending(NamedTuple):
+    """What a script says at its end."""
+
+    result: str  # what it has written, in one line
+    then: tuple = ()  # lines: what to look at, and commands
+
+
+def wrote(out: Path, more: str = "") -> str:
+    """One line that names the files which a run has left in its folder; `more` follows them."""
+    names = [p.name for name in OUTPUT_FILES if "/" not in name for p in sorted(out.glob(name))]
+    folds = sorted(p.name for p in out.glob("fold[0-9]*") if p.is_dir())
+    return f"wrote {out}: {', '.join([*names, *folds])}" + (f"; {more}" if more else "")
+
+
+def given(args: argparse.Namespace, defaults: argparse.Namespace,
+          names: Iterable[str] | None = None) -> dict:
+    """The flags {name: value} that differ from their defaults; of all, or of those `names`.
+
+    A flag that is on by default and switched off becomes no_{name}.
+    """
+    found = {}
+    for name in names or vars(args):
+        value, default = getattr(args, name, None), getattr(defaults, name, None)
+        if value is False and default is True:
+            found[f"no_{name}"] = True
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def network_flags(run: Path) -> dict:
+    """The flags of NETWORK that a training run was given; {} for a folder that holds none."""
+    if not (run / "args.json").is_file():
+        return {}
+    then = read_run(run / "args.json")["args"]
+    return {k: then[k] for k, default in NETWORK.items() if then.get(k, default) != default}
+
+
+def command(script: str, flags: Mapping[str, Any], *first: str) -> str:
+    """A line for the shell that starts a script; `first` stand before the flags.
+
+    The script is named as the present one was, so that the line works where that one did.
+    """
+    own, name = Path(sys.argv[0]), f"{script}.py"
+    words = ["python", str(own.with_name(name)) if own.suffix == ".py" else name, *first]
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, (list, tuple)):
+            words += [flag, *map(str, value)]
+        elif value is not None and value is not False:
+            text = str(value)
+            words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    return shlex.join(words)

@@ -1,0 +1,189 @@
+"""What the scripts say while they work and at their end, and what --quiet leaves of it."""
+
+import re
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SCRIPTS, SMALL, call, write_images
+
+from cam2seg.data import copies
+from cam2seg.runs import endings, processes, progress
+from cam2seg.runs.exits import run
+from cam2seg.runs.progress import Console, Progress
+
+TINY = [*SMALL, "--epochs", 1]
+
+
+def test_a_time_for_people():
+    assert [progress.duration(s) for s in (0.4, 99.4, 100, 5999, 6000)] == [
+        "0 s", "99 s", "2 min", "100 min", "1.7 h"]
+
+
+def test_the_line_of_a_step_shows_the_loss_of_a_tensor():
+    loss = torch.tensor(0.25)
+    assert progress.step_line("epoch 1/2", 3, 12, rate=1.5, left=6.0, loss=loss) == (
+        "epoch 1/2: 3/12 images  1.5 images/s  6 s left  loss 0.2500")
+    assert progress.step_line("networks", 2, 2, "folds", 0.0123) == (
+        "networks: 2/2 folds  0.0123 folds/s")
+
+
+def at(monkeypatch, *times):
+    clock = iter(times)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+
+
+def test_a_long_step_has_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    """One a minute and one at the end, and none where it is a part of an epoch or short."""
+    report = Console()
+    for in_epoch, now, done, said in (
+            (False, 0.0, 1, ""), (False, 59.0, 2, ""), (False, 61.0, 3, "3/9"),
+            (False, 120.0, 4, ""), (False, 122.0, 5, "5/9"), (False, 123.0, 9, "9/9")):
+        at(monkeypatch, now)
+        report("step", what="maps", done=done, total=9, in_epoch=in_epoch, rate=1.0, left=1.0)
+        assert re.findall("[0-9]/9", capsys.readouterr().out) == [said] * bool(said)
+    for what, in_epoch, end, lines in (("short", False, 4.0, 0), ("long", False, 6.0, 1),
+                                       ("training", True, 600.0, 0)):
+        for now, done in ((0.0, 1), (end, 9)):
+            at(monkeypatch, now)
+            report("step", what=what, done=done, total=9, in_epoch=in_epoch)
+        assert capsys.readouterr().out.count("9/9") == lines
+
+
+class Terminal:
+    text = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_the_bar_is_no_longer_than_a_line_and_goes_with_quiet(monkeypatch):
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    Progress(4, "a name as long as a folder's may be", Console()).add(2)
+    assert progress.sys.stderr.text == "\r\033[Ka name as long as a folder's "
+    Progress(4, "another", Console(quiet=True)).add(4)
+    assert "another" not in progress.sys.stderr.text
+
+
+def test_what_an_earlier_run_has_done_says_nothing_of_the_rate(monkeypatch):
+    told = []
+    at(monkeypatch, 0.0, 2.0)
+    Progress(10, "work", lambda event, **facts: told.append(facts), done=5).add(1)
+    assert (told[0]["done"], told[0]["rate"], told[0]["left"]) == (6, 0.5, 8.0)
+
+
+def test_items_are_counted_when_they_are_done():
+    clock = Progress(2, "work")
+    assert [clock.done for _ in clock.over("ab")] == [0, 1] and clock.done == 2
+
+
+def test_the_search_for_copies_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(copies, "BLOCK", 2)
+    told = []
+    copies.find_copies(torch.randint(0, 255, (5, 4, 4)).numpy(), told.append)
+    assert told == [2, 2, 1]
+
+
+def test_quiet_leaves_errors_warnings_and_the_result(capsys):
+    def main(args):
+        print("a table")
+        report = Console(args.quiet)
+        report("note", text="a note")
+        report("warning", text="a warning")
+        return endings.Ending("wrote it", ("next: more",))
+
+    for quiet, said in ((False, "a table\na note\nwrote it\nnext: more\n"), (True, "wrote it\n")):
+        assert run(main, lambda quiet=quiet: Namespace(quiet=quiet)) == 0
+        assert capsys.readouterr() == (said, "a warning\n")
+
+
+def test_the_other_processes_of_a_machine_say_nothing_before_they_part(monkeypatch, capsys):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "a"),
+                        ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+
+    def fail(args):
+        raise OSError("the disk is gone")
+
+    with pytest.raises(SystemExit):
+        run(fail, lambda: SCRIPTS["evaluate"].get_args(["--nonsense"]))
+    assert run(fail, Namespace) == 2 and capsys.readouterr() == ("", "")
+    monkeypatch.setenv("LOCAL_RANK", "0")  # the first process of another machine
+    assert run(fail, Namespace) == 2 and capsys.readouterr().err == "error: the disk is gone\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(processes, "_apart", True)
+    assert run(fail, Namespace) == 2 and capsys.readouterr().err == "error: the disk is gone\n"
+
+
+# The last lines
+
+
+def test_a_command_is_quoted_and_names_the_script_as_the_present_one_was(monkeypatch):
+    flags = {"images": Path("my photos"), "size": [64, 32], "amp": True, "resume": False,
+             "fold": 0, "gate": None, "labels": "-odd.csv", "no_hflip": True}
+    monkeypatch.setattr(sys, "argv", ["/opt/x y/train_cls.py"])
+    assert endings.command("train_seg", flags, "a=b c") == (
+        "python '/opt/x y/train_seg.py' 'a=b c' --images 'my photos' --size 64 32 --amp --fold 0 "
+        "--labels=-odd.csv --no-hflip")
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert endings.command("train_seg", {}) == "python train_seg.py"
+
+
+@pytest.mark.parametrize("script, flags", [
+    ("train_cls", ["--images", "a b", "--labels", "l.csv", "--no-hflip", "--vflip", "--classes",
+                   "x", "y", "--size", "64", "32", "--fold", "1", "--overwrite"]),
+    ("make_masks", ["--data", "d", "--search", "--no-aug-smooth", "--seg", "r/1", "r/2",
+                    "--method", "seg", "--threshold", "0.25"]),
+    ("train_seg", ["--data", "d", "--mask-cut", "0.25", "--schedule", "cosine", "--quiet"])])
+def test_what_a_script_was_given_comes_back(script, flags):
+    get_args = SCRIPTS[script].get_args
+    args = get_args(flags)
+    again = shlex.split(endings.command(script, endings.given(args, get_args([]))))
+    assert get_args(again[2:]) == args
+
+
+def following(said):
+    """The commands (script, flags) that the last lines of a script name."""
+    found = re.findall(r"^(?:next|or)[^:\n]*: (python .*)$", said, re.M)
+    return [(Path(words[1]).stem, words[2:]) for words in map(shlex.split, found)]
+
+
+def test_each_script_names_a_next_command_that_runs(tmp_path, capsys, monkeypatch):
+    """From the first fold to the scores, without a word of one's own but a folder of new images."""
+    write_images(tmp_path / "my data", 8)
+    monkeypatch.chdir(tmp_path)
+    assert call("train_cls", "--data", "my data", "--out", "r/cls", "--folds", 2, "--fold", 0,
+                *TINY) == 0
+    lines, told = {}, []
+    todo = following(capsys.readouterr().out)
+    while todo:
+        script, flags = todo.pop(0)
+        flags = ["my data/train_images" if f == "FOLDER_OF_NEW_IMAGES" else f for f in flags]
+        told.append(script)
+        assert call(script, *flags, *(["--epochs", 1] if script == "train_seg" else [])) == 0, flags
+        said = capsys.readouterr().out
+        lines[script] = said.splitlines()
+        todo = following(said) or todo
+    assert told == ["train_cls", "make_masks", "train_seg", "evaluate", "train_seg"]
+    assert (tmp_path / "r/seg/new_masks.csv").is_file()
+    assert "wrote r/masks: metrics.json, maps.csv, maps.npy, masks.csv, masks_labels.csv, " \
+           "review.csv, review.png; " in "\n".join(lines["make_masks"])
+    assert lines["evaluate"][-2:] == [f"look at: r/eval/class_{c}.png" for c in (1, 2)]
+    assert call("make_masks", "--images", "my data/train_images", "--cls", "r/cls", "--out",
+                "r/a b", "--new-images", "--workers", 0, "--device", "cpu", "--quiet") == 0
+    assert re.fullmatch("wrote r/a b: metrics.json, maps.csv, maps.npy, masks.csv; "
+                        r"\d+ masks of 8 images in masks.csv\n", capsys.readouterr().out)
+    assert call("make_masks", "--images", "my data/train_images", "--cls", "r/cls", "--out",
+                "r/a b", "--new-images", "--workers", 0, "--device", "cpu", "--reuse-maps") == 0
+    (script, flags), = following(capsys.readouterr().out)  # no training on images without a fold
+    assert script == "make_masks" and {"--reuse-maps", "--review"} <= {*flags}
