@@ -60,12 +60,12 @@ def get_args(argv=None):
     p.add_argument("--method", choices=METHODS, default="gradcam++",
                    help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
                    "within each image, without a classifier, [C-1] to [C-13]; pixels: contrast, or "
-                   "a network on filter responses, [C-28] to [C-32]; auto: contrast, map "
-                   "or both, as the labels choose for each class, [C-18] to [C-23]; seg: by the "
-                   "U-Nets of --seg, [C-24] to [C-27]")
+                   "a network on filter responses, [C-28] to [C-32]; auto: these, map, or map "
+                   "times contrast, as the labels choose for each class, [C-18] to [C-23]; seg: "
+                   "by the U-Nets of --seg, [C-24] to [C-27]")
     p.add_argument("--fitted", type=Path, metavar="RUN",
-                   help="run of the same --method, contrast or auto, whose choices are used "
-                   "instead of new ones")
+                   help="run of the same --method, contrast, pixels or auto, whose choices are "
+                   "used instead of new ones")
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -242,17 +242,21 @@ def masks_from_pixels(args, work, report):
 
     Returns what masks_from_maps returns. True masks are used for nothing but the scores.
     """
-    from cam2seg.training import label_only, pixel_masks
-    folder.start_run(args, [inputs.label_path(args)], work.classes, work.names, work.digests,
-                     work.fold)
+    from cam2seg.training import fitted, label_only, pixel_masks
+    model = fitted.given(args, work.classes)
+    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
+                     work.digests, work.fold)
     if not processes.is_first():
         return [], {}, {}
     log_image, y = log_images(args, work), work.labels.y.astype(bool)
-    model = pixel_masks.fit(log_image, y, work.fold, report)
+    # The folds of --fitted are those of other images.
+    fold = work.fold if model is None else np.full(len(work.names), -1)
+    model = model or fitted.write(args.out, work.classes,
+                                  pixel_masks.fit(log_image, y, fold, report))
     rows = pixel_masks.choice_rows(model, work.classes)
     print_table("What the labels choose for each class, [C-32]", pixel_masks.COLUMNS, rows)
     made = label_only.make_masks(
-        lambda i: pixel_masks.masks_of_image(log_image(i), y[i], int(work.fold[i]), model),
+        lambda i: pixel_masks.masks_of_image(log_image(i), y[i], int(fold[i]), model),
         work.names, y, report)
     return [write_label_masks(args, work, *made, rows)], *made
 
@@ -276,12 +280,12 @@ def masks_from_auto(args, work, report):
         return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
 
     model = model or fitted.write(args.out, work.classes,
-                                  auto_masks.fit(log_image, maps_of, y, probs, report))
+                                  auto_masks.fit(log_image, maps_of, y, probs, work.fold, report))
     rows = auto_masks.choice_rows(model, work.classes)
     print_table("What the labels choose for each class, [C-22]", auto_masks.COLUMNS, rows)
     made = label_only.make_masks(
-        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], model), work.names, y,
-        report)
+        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]),
+                                            model), work.names, y, report)
     return [write_label_masks(args, work, *made, rows)], *made
 
 
@@ -341,8 +345,8 @@ def load_images(args, report):
         raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
     if args.method == "auto" and found is None and not args.fitted:
         raise DataError("--method auto needs --labels, or --fitted with a run that had them")
-    if args.fitted and args.method not in ("contrast", "auto"):
-        raise DataError("--fitted is for --method contrast and auto")
+    if args.fitted and args.method not in ("contrast", "pixels", "auto"):
+        raise DataError("--fitted is for --method contrast, pixels and auto")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.reuse_maps and by_labels:

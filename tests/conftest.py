@@ -16,6 +16,7 @@ import train_cls
 import train_seg
 from cam2seg import masks
 from cam2seg.data.csv_files import write_csv
+from cam2seg.methods import pixels
 from cam2seg.runs.exits import run
 
 SCRIPTS = {m.__name__: m for m in (train_cls, make_masks, train_seg, evaluate)}
@@ -164,6 +165,13 @@ def difference(ours, theirs, maps=False):
     assert ours.shape == theirs.shape and theirs.abs().max() > 0
     largest = theirs.abs().amax(dim=(-2, -1), keepdim=True) if maps else theirs.abs().max()
     return ((ours - theirs).abs() / torch.where(largest > 0, largest, 1)).max().item()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Short trainings of the networks of pixels."""
+    for name, value in (("STEPS", 200), ("IMAGES", 16), ("PIXELS", 300)):
+        monkeypatch.setattr(pixels, name, value)
 
 
 @pytest.fixture

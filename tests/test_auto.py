@@ -125,17 +125,21 @@ def test_a_hundred_negatives_are_drawn_the_same_for_all_classes():
     assert (found == auto.negatives(labels[:205])).all()
 
 
-@pytest.mark.parametrize(("alone", "product", "classifier", "wanted"), [
-    (0.75, 0.99, 1.0, "contrast"), (0.7499, 0.75, 1.0, "product"), (0.7499, 0.7499, 1.0, "map"),
-    (0.6, 0.7, 0.7, "contrast"), (0.59, 0.61, 0.7, "product"), (0.4, 0.49, 0.4, "map"),
-    (0.5, 0.9, 0.3, "contrast"),
-    # The tiles, AUDIT.md 2.6
-    (0.510, 0.817, 0.937, "product"), (0.540, 0.628, 0.906, "map"),
-    (0.583, 0.756, 0.920, "product"), (0.520, 0.640, 0.950, "map"),
-    (0.513, 0.618, 0.974, "map")])
-def test_the_first_method_that_knows_half_of_what_the_classifier_knows(alone, product, classifier,
-                                                                       wanted):
-    assert auto.decide(alone, product, classifier) == wanted
+@pytest.mark.parametrize(("alone", "network", "product", "classifier", "wanted"), [
+    (0.75, 0.99, 0.99, 1.0, "contrast"), (0.7499, 0.7499, 0.75, 1.0, "product"),
+    (0.7499, 0.7499, 0.7499, 1.0, "map"), (0.6, 0.7, 0.7, 0.7, "contrast"),
+    (0.59, 0.64, 0.61, 0.7, "product"), (0.4, 0.49, 0.49, 0.4, "map"),
+    (0.5, 0.9, 0.9, 0.3, "contrast"), (0.7499, 0.875, 0.99, 1.0, "network"),
+    (0.7499, 0.8749, 0.99, 1.0, "product"), (0.4, 0.5, 0.9, 0.3, "network"),
+    # The tiles and the strips, AUDIT.md 2.6
+    (0.000, 0.592, 0.801, 0.923, "product"), (0.525, 0.729, 0.628, 0.908, "map"),
+    (0.545, 0.663, 0.788, 0.909, "product"), (0.515, 0.705, 0.650, 0.965, "map"),
+    (0.456, 0.735, 0.608, 0.953, "map"), (0.477, 0.943, 0.472, 0.965, "network")])
+def test_the_first_method_that_knows_enough_of_what_the_classifier_knows(alone, network, product,
+                                                                         classifier, wanted):
+    tells = {"contrast": alone, "network": network, "product": product}
+    assert auto.decide(tells, classifier) == wanted
+    assert tuple(tells) == auto.CHOICES[:3] and auto.CHOICES[3] == "map"
 
 
 def test_mask_and_doubt_of_a_product_and_of_a_map_by_hand():
@@ -205,33 +209,64 @@ def draw_texture(count):
     return np.array(images), maps, truth.any(axis=(2, 3)), truth
 
 
+def fold_of(i):
+    """The fold of image i, by which images with and without a class are in every fold."""
+    return i // 2 % 3
+
+
 def fitted_to(images, maps, y):
     """The AutoModel of images whose classifier is right but for one pair of each class, and what
     masks_of_image takes of each image."""
     probs = np.where(y, 0.9, 0.1)
     probs[0] = 1 - probs[0]
-    return auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs)
+    return auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs,
+                          fold_of(np.arange(len(y))))
 
 
 def mean_dice(images, maps, y, truth, model):
     found = []
     for i in np.flatnonzero(y.any(axis=1)):
-        masks, _ = auto_masks.masks_of_image(contrast.logarithm(images[i]), maps[i], y[i], model)
+        masks, _ = auto_masks.masks_of_image(contrast.logarithm(images[i]), maps[i], y[i],
+                                             int(fold_of(i)), model)
         for c in np.flatnonzero(y[i]):
             true = truth[i] if truth.ndim == 3 else truth[i, c]
             found.append(2 * (masks[c] & true).sum() / (masks[c].sum() + true.sum()))
     return np.mean(found)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_map_is_chosen_where_only_the_classifier_sees_the_texture():
-    images, maps, y, truth = draw_texture(60)
+    drawn = draw_texture(60)
+    # Without clean images there is no network that could find the texture.
+    images, maps, y, truth = (part[drawn[2].any(axis=1)] for part in drawn)
     model = fitted_to(images, maps, y)
-    assert model.choices == ["map", "map"]
+    assert model.choices == ["map", "map"] and not model.pixels.networks
     assert mean_dice(images, maps, y, truth, model) > 0.7
     alone = model._replace(choices=["contrast", "contrast"])
     assert mean_dice(images, maps, y, truth, alone) < 0.3
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_network_is_chosen_where_it_knows_nearly_what_a_classifier_of_poor_maps_knows():
+    images, maps, y, truth = draw_texture(60)
+    maps = np.roll(maps, SIDE // 2, axis=(2, 3))
+    probs = np.where(y, 0.9, 0.1)
+    probs[:4] = 1 - probs[:4]
+    model = auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs,
+                           fold_of(np.arange(60)))
+    assert model.choices == ["network", "network"]
+    assert mean_dice(images, maps, y, truth, model) > 0.5
+    by_map = model._replace(choices=["map", "map"])
+    assert mean_dice(images, maps, y, truth, by_map) < 0.3
+    # Each image is masked by the network that has not seen it, and a new one by all of them.
+    x, labels, networks = contrast.logarithm(images[0]), y[0], model.pixels.networks
+    ours, new = (auto_masks.masks_of_image(x, maps[0], labels, k, model)[0] for k in (0, -1))
+    only = model._replace(pixels=model.pixels._replace(networks={0: networks[0]}))
+    assert (ours == auto_masks.masks_of_image(x, maps[0], labels, -1, only)[0]).all()
+    assert (ours != new).any()
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
     images, maps, y, truth = draw_spots(40)
     model = fitted_to(images, maps, y)
@@ -241,54 +276,77 @@ def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
     assert found["product"] > 0.55 > 2 * max(found["contrast"], found["map"])
 
 
+@pytest.mark.usefixtures("quick")
 def test_each_class_has_its_own_method_and_a_label_without_a_mask_leaves_the_image_out():
     images, maps, y, _ = draw_spots(40)
     maps = np.concatenate([maps, np.zeros_like(maps), maps], axis=1)
     model = fitted_to(images, maps, np.repeat(y, 3, axis=1))
     model = model._replace(choices=["product", "map", "contrast"])
     x, labels = contrast.logarithm(images[0]), np.array([True, True, False])
-    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, model)
+    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, 0, model)
     u = maps[0, 0] * contrast.evidence(x, *model.filters[0])
     assert (masks[0] == (u > 0.3 * u.max())).all() and masks[0].any()
     assert not masks[1].any() and ignored[1].all()  # a map of zeros gives no mask
     assert not masks[2].any() and not ignored[2].any()  # no label
     assert not (masks & ignored).any()
     labels = np.array([False, False, True])
-    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, model)
-    alone, left_out = label_only.masks_of_image(x, labels, model.contrast)
+    masks, ignored = auto_masks.masks_of_image(x, maps[0], labels, 0, model)
+    alone, left_out = label_only.masks_of_image(x, labels, model.pixels.contrast)
     assert (masks == alone).all() and (ignored == left_out).all() and masks[2].any()
 
 
 def same(a, b):
     """Whether two models are equal, arrays and None included."""
     if isinstance(a, (tuple, list)):
-        return len(a) == len(b) and all(map(same, a, b))
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(map(same, a.values(), b.values()))
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
     return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else a == b
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_model_comes_back_from_its_file_as_it_was(tmp_path):
     images, maps, y, _ = draw_texture(60)
     y[:4] = True
     model = fitted_to(images, maps, y)
-    assert model.contrast.texture is not None
+    plain = model.pixels.contrast
+    assert plain.texture is not None and len(model.pixels.networks) == 3
+    alone = model.pixels._replace(contrast=plain._replace(filters=[None, None]), networks={},
+                                  choices=["contrast", "contrast"])
     for wanted in (model, model._replace(classifier=[None, 0.5]),
-                   model._replace(contrast=model.contrast._replace(filters=[None, None]))):
-        fitted.write(tmp_path, ["a", "b"], wanted)
-        json.loads((tmp_path / "model.json").read_text(), parse_constant=pytest.fail)
-        assert same(fitted.read(tmp_path, "auto", ["a", "b"]), wanted)
-        fitted.write(tmp_path, ["a", "b"], wanted.contrast)
-        assert same(fitted.read(tmp_path, "contrast", ["a", "b"]), wanted.contrast)
+                   model._replace(pixels=alone, choices=["map", "contrast"])):
+        for method, part in (("auto", wanted), ("pixels", wanted.pixels),
+                             ("contrast", wanted.pixels.contrast)):
+            fitted.write(tmp_path, ["a", "b"], part)
+            json.loads((tmp_path / "model.json").read_text(), parse_constant=pytest.fail)
+            assert same(fitted.read(tmp_path, method, ["a", "b"]), part)
+
+
+def damaged_network(model, **changes):
+    """The first network of a model.json with other parts."""
+    return next(iter(model["pixels"]["networks"].values())) | changes
 
 
 @pytest.mark.parametrize("damage", [
     lambda m: [], lambda m: m | {"classes": ["a"]}, lambda m: m | {"choices": ["map", "guess"]},
     lambda m: m | {"choices": "map"}, lambda m: m | {"filters": [["G1 - G7", 1]] * 2},
-    lambda m: m | {"filters": [["G1 - G6", 2]] * 2}, lambda m: m | {"alone": [0.5]},
+    lambda m: m | {"filters": [["G1 - G6", 2]] * 2}, lambda m: m | {"product": [0.5]},
+    lambda m: m | {"pixels": None}, lambda m: m | {"pixels": m["pixels"] | {"alone": [0.5]}},
+    lambda m: m | {"choices": ["map", "network"]} | {"pixels": m["pixels"] | {"networks": {}}},
+    lambda m: m | {"pixels": m["pixels"] | {"choices": ["map", "map"]}},
+    lambda m: m | {"pixels": m["pixels"] | {"networks": {"one": damaged_network(m)}}},
+    lambda m: m | {"pixels": m["pixels"] | {"networks": {"0": damaged_network(m, biases=[[0]])}}},
+    lambda m: m | {"pixels": m["pixels"] | {"networks": {"0": damaged_network(m, scale=[1])}}},
+    lambda m: m | {"pixels": m["pixels"] | {"networks": {
+        "0": damaged_network(m, scale=[None] * 38)}}},
     lambda m: m | {"contrast": None},
     lambda m: m | {"contrast": m["contrast"] | {"scores": [[[1, 2]]]}},
     lambda m: m | {"contrast": m["contrast"] | {"signs": [1]}},
     lambda m: m | {"contrast": m["contrast"] | {"otsu": [0.5, 0.5]}},
     lambda m: m | {"contrast": m["contrast"] | {"texture": [[[0] * 9] * 2, [[[0] * 9] * 9] * 2]}}])
+@pytest.mark.usefixtures("quick")
 def test_a_damaged_model_is_refused_in_one_line(tmp_path, damage):
     images, maps, y, _ = draw_texture(30)
     fitted.write(tmp_path, ["a", "b"], fitted_to(images, maps, y))
@@ -431,7 +489,7 @@ def test_what_other_labels_chose_is_not_chosen_again(ground, auto_run, tmp_path,
     single = [(n, int(y.argmax())) for n, y in zip(labels.names, labels.y, strict=True)
               if y.sum() == 1]
     model = fitted.read(auto_run, "auto", labels.classes)
-    assert model.contrast.texture is None  # else other labels would change the names of regions
+    assert model.pixels.contrast.texture is None  # else other labels would change the names of regions
     rows = {n: i for i, n in enumerate(labels.names)}
     same = [key for key in single if key[1] == 1 and rows[key[0]] % 3 == 0]
     assert len(same) > 3 and all(made[key] == own[key] for key in same)

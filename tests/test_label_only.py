@@ -168,7 +168,7 @@ def test_the_code_that_draws_masks_does_not_name_a_true_mask(module):
                 if isinstance(node, (ast.Import, ast.ImportFrom))}
     assert imported <= {"np", "numpy", "torch", "Tensor", "lru_cache", "label_components",
                         "Callable", "Path", "NamedTuple", "open_rgb", "rle_encode", "contrast",
-                        "texture", "reflection", "blur", "ROUNDING",
+                        "auto", "texture", "reflection", "blur", "ROUNDING",
                         "Progress", "silent"}
 
 
@@ -182,12 +182,12 @@ def test_make_masks_hands_the_labels_alone_to_the_code_that_draws_masks():
              and ast.unparse(node.func).startswith(("label_only.", "auto_masks."))]
     assert len(paths) == 3 and sorted(set(given)) == [
         "auto_masks.choice_rows(model, work.classes)",
-        "auto_masks.fit(log_image, maps_of, y, probs, report)",
-        "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], model)",
+        "auto_masks.fit(log_image, maps_of, y, probs, work.fold, report)",
+        "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]), model)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
         "label_only.make_masks(lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], "
-        "model), work.names, y, report)",
+        "int(work.fold[i]), model), work.names, y, report)",
         "label_only.make_masks(lambda i: label_only.masks_of_image(log_image(i), y[i], model), "
         "work.names, y, report)",
         "label_only.masks_of_image(log_image(i), y[i], model)"]

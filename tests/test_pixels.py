@@ -118,13 +118,6 @@ def toy_descriptors(seed, count=60):
     return d.astype(np.float16), y[:, None]
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Short trainings."""
-    for name, value in (("STEPS", 200), ("IMAGES", 16), ("PIXELS", 300)):
-        monkeypatch.setattr(pixels, name, value)
-
-
 def test_the_network_finds_the_pixels_that_tell_the_label(quick):
     d, y = toy_descriptors(0)
     before = torch.random.get_rng_state()
@@ -177,6 +170,26 @@ def test_a_network_never_sees_an_image_of_its_fold(monkeypatch):
     assert seen == {k: set(np.flatnonzero(fold != k).tolist()) for k in range(3)}
 
 
+def test_all_images_together_give_a_bounded_number_of_pixels(monkeypatch):
+    x, y, fold = shuffled_images()
+    monkeypatch.setattr(pixel_masks, "ALL_SAMPLES", 36 * 7 + 5)
+    seen = []
+
+    def fit(d, labels, seed):
+        seen.append(d.shape)
+        return random_network(np.random.default_rng(seed), (38, 3, 3, 2))
+
+    monkeypatch.setattr(pixels, "fit", fit)
+    pixel_masks.fit(x.__getitem__, y, fold)
+    assert seen == [(24, 7, 38)] * 3
+
+
+def test_images_of_one_fold_train_no_network():
+    x, y, fold = shuffled_images()
+    model = pixel_masks.fit(x.__getitem__, y, fold * 0)
+    assert not model.networks and model.choices == ["contrast", "contrast"]
+
+
 def test_the_method_that_tells_more_is_chosen(monkeypatch):
     x, y, fold = shuffled_images()
 
@@ -224,10 +237,10 @@ def test_masks_of_an_image_are_those_of_the_formulas():
 # Through the script
 
 
-def make(folder, out, method):
+def make(folder, out, method, *flags):
     assert call("make_masks", "--images", folder / "train_images", "--labels",
                 folder / "labels.csv", "--cls", folder / "none", "--out", out, "--method",
-                method) == 0
+                method, *flags) == 0
     return out / "masks.csv"
 
 
@@ -247,6 +260,16 @@ def test_the_network_finds_a_texture_that_contrast_misses(tmp_path, quick, capsy
               for m in ("contrast", "pixels")]
     assert "network tells" in capsys.readouterr().out
     assert scores[1] > 0.5 and scores[1] > scores[0] + 0.2
+
+
+def test_what_other_labels_taught_the_networks_is_not_learned_again(tmp_path, quick, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_set(first, toys.texture, 60)
+    truth = write_set(second, toys.texture, 30)
+    make(first, tmp_path / "a", "pixels")
+    monkeypatch.setattr(pixels, "fit", None)
+    made = make(second, tmp_path / "b", "pixels", "--fitted", tmp_path / "a")
+    assert present_dice(second, truth, made) > 0.5
 
 
 @pytest.mark.parametrize("module", [pixels, pixel_masks], ids=lambda m: m.__name__)

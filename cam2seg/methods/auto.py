@@ -1,11 +1,14 @@
-"""Masks from image-level labels by contrast, by the classifier's map, or by the product of both.
+"""Masks from image-level labels by contrast, by the network of pixels.py, by the classifier's map,
+or by the product of map and contrast.
 
 The formulas [C-18] to [C-23] are this project's own and not the paper's; see AUDIT.md 2.6.
 
 The classifier says where a defect is, and contrast says what stands out. For each class the labels
-decide which of the two is needed. Contrast alone is taken where its skewness tells the images with
-the class from the others. The product of map and contrast is taken where only the skewness of the
-product does, and the map alone where neither does, as with large faint defects.
+decide which of them is needed. Contrast alone is taken where its skewness tells the images with the
+class from the others. The network of pixels.py is taken where it knows the label nearly as well as
+the classifier does, which sees far more than a pixel: then the pixels hold what the classifier
+reads. The product of map and contrast is taken where only the skewness of the product tells the
+class, and the map alone where nothing else does, as with large faint defects.
 
 Notation as in contrast.py: x the logarithm of an image (H, W), s and r the sign and response of a
 filter, N images, C classes, F filters, labels bool (N, C). A (C, H, W) are the maps of an image in
@@ -21,10 +24,12 @@ from ..metrics import roc_auc
 from .contrast import ENOUGH, otsu, skew
 
 MOST = 100  # [C-20] more negatives cost time, and hardly lower the standard error of [C-21]
-KNOWN = 0.5  # [C-22] part of what the classifier knows of a label that a simpler method must know
+# [C-22] Part of what the classifier knows of a label that another method must know. The network is
+# trained on the labels, so that it may know something of them even where it finds no defect.
+KNOWN = {"contrast": 0.5, "network": 0.75, "product": 0.5}
 PEAK = 0.3  # [C-23] threshold of a product as a part of its peak
 DOUBT = 0.5  # [C-23] share of the threshold from which a pixel is not surely background
-CHOICES = ("contrast", "product", "map")
+CHOICES = (*KNOWN, "map")
 
 
 def join_views(maps: Tensor) -> Tensor:
@@ -88,22 +93,21 @@ def tell(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return auc.reshape(p.shape[1:]) - np.sqrt((n + m + 1) / (12 * n * m))
 
 
-def need(classifier: float) -> float:
-    """What contrast or product must tell of a class: half of what the classifier tells.    [C-22]
+def need(classifier: float, method: str) -> float:
+    """What a method must tell of a class, by the AUC of the classifier.    [C-22]
 
-    need = 1/2 + max(AUC_classifier - 1/2, 0) / 2
+    need = 1/2 + part max(AUC_classifier - 1/2, 0),  part = 3/4 of the network, 1/2 of the others
     """
-    return 0.5 + KNOWN * max(classifier - 0.5, 0.0)
+    return 0.5 + KNOWN[method] * max(classifier - 0.5, 0.0)
 
 
-def decide(contrast: float, product: float, classifier: float) -> str:
-    """The method of one class: the first of contrast, product and map that is enough.    [C-22]
+def decide(tells: dict[str, float], classifier: float) -> str:
+    """The method of one class: the first that is enough.    [C-22]
 
-    contrast and product are tells of [C-21], and are enough where they reach need(classifier), an
-    AUC. The map is enough where neither is.
+    tells: the tell [C-21] of contrast, network and product, in this order. One is enough where it
+    reaches its `need`. The map is taken where none is enough.
     """
-    least = need(classifier)
-    return CHOICES[0] if contrast >= least else CHOICES[1] if product >= least else CHOICES[2]
+    return next((m for m, told in tells.items() if told >= need(classifier, m)), "map")
 
 
 def mask_of(u: np.ndarray, choice: str) -> tuple[np.ndarray, np.ndarray]:

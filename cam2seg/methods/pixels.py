@@ -27,6 +27,7 @@ from .texture import NOISE
 BANDS = (0, 1, 2, 4, 8, 16, 32)
 SLOPES = ((0, (2, 6)), (1, (3, 8)), (2, (4, 12)), (4, (8, 16)))
 SIDES = ((0, 3), (1, 4), (2, 8), (3, 12))
+DESCRIPTORS = len(BANDS) - 1 + 3 * sum(len(S) for _, S in SLOPES) + 2 * len(SIDES)  # D = 38
 FARTHEST = 8.0  # deviations, at which a descriptor is cut
 
 PARTS = (0.03, 0.2)  # [C-30] parts of the pixels whose mean score tells the label

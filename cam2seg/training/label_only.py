@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.images import open_rgb
 from ..masks import rle_encode
-from ..methods import contrast, reflection, texture
+from ..methods import auto, contrast, reflection, texture
 from ..runs.progress import Progress, silent
 
 # One image gives this number of descriptors from its mask, and as many from the rest of it.
@@ -88,6 +88,19 @@ def _thresholds_and_texture(log_image, y, filters, signs, report):
     if descriptors:
         gaussians = texture.fit_texture(np.concatenate(descriptors), np.concatenate(names), C)
     return [np.array(o) for o in otsu], gaussians
+
+
+def contrast_tells(model: ContrastModel, skew: np.ndarray, c: int, P: np.ndarray,
+                   Q: np.ndarray) -> float:
+    """What the skewness (N, F) of contrast tells of class c, 0 where it has no filter.    [C-21]
+
+    P, Q: bool (N,), the images with the class and its negatives.
+    """
+    filter, sign = model.filters[c], model.signs[c]
+    if filter is None:
+        return 0.0
+    own = sign * skew[:, contrast.FILTERS.index(filter)]
+    return float(auto.tell(own[P], own[Q]))
 
 
 def _correction(log_image, y, c, chosen):

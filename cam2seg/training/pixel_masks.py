@@ -15,9 +15,11 @@ from torch import Tensor
 
 from ..methods import auto, contrast, pixels
 from ..runs.progress import Progress, silent
-from . import auto_masks, label_only
+from . import label_only
 
-SAMPLES = 2048  # pixels of each image that a network is trained on
+# Pixels of each image that a network is trained on, and of all images together at the most: these
+# take 320 MB.
+SAMPLES, ALL_SAMPLES = 2048, 2**22
 COLUMNS = ("class", "contrast tells", "by", "network tells", "choice")
 
 
@@ -37,10 +39,11 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
 
     log_image(i) gives the logarithm [C-1] of image i, and fold int (N,) are the folds. Where fewer
     than 10 images are clean, nothing but the ground of other classes could be the negatives of a
-    pixel, so that no network is trained and all classes are left to contrast.
+    pixel, so that no network is trained and all classes are left to contrast. So they are where
+    all images are of one fold.
     """
-    clean = int((~y.any(axis=1)).sum())
-    skew, d = _read(log_image, len(y), clean >= contrast.ENOUGH, report)
+    enough = (~y.any(axis=1)).sum() >= contrast.ENOUGH and len(set(fold.tolist())) > 1
+    skew, d = _read(log_image, len(y), enough, report)
     model = label_only.fit(log_image, y, report, skew)
     others, networks = auto.negatives(y), {}
     scores = np.zeros(y.shape)
@@ -54,7 +57,7 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
     alone, told, choices = [], [], []
     for c in range(y.shape[1]):
         P, Q = y[:, c], others[:, c]
-        own = auto_masks.contrast_tells(model, skew, c, P, Q)
+        own = label_only.contrast_tells(model, skew, c, P, Q)
         alone.append(own)
         told.append(float(auto.tell(scores[P, c], scores[Q, c])) if networks else 0.0)
         choices.append("network" if networks and told[c] >= own else "contrast")
@@ -62,15 +65,16 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
 
 
 def _read(log_image, N, sample, report):
-    """Skewness (N, F) [C-4], and descriptors float16 (N, SAMPLES, D) of random pixels or None."""
+    """Skewness (N, F) [C-4], and descriptors float16 (N, m, D) of m random pixels each or None."""
     rng, skew, d = np.random.default_rng(0), [], []
+    size = min(SAMPLES, max(1, ALL_SAMPLES // max(N, 1)))
     clock = Progress(N, "pixels: descriptors", report)
     for i in range(N):
         x = log_image(i)
         skew.append(contrast.skewness(x))
         if sample:
             each = pixels.describe(x).flatten(1).T
-            d.append(each[rng.integers(len(each), size=SAMPLES)].half().numpy())
+            d.append(each[rng.integers(len(each), size=size)].half().numpy())
         clock.add(1)
     return np.stack(skew), np.stack(d) if sample else None
 
@@ -80,14 +84,16 @@ def masks_of_image(x: Tensor, y: np.ndarray, fold: int,
     """Masks and the pixels that a trainer must leave out, both bool (C, H, W), of one image.
 
     x (H, W) is the logarithm [C-1] of the image, y bool (C,) are its labels, and fold is its own.
+    Of an image whose fold has no network, the scores are the mean of those of all networks.
     [C-13], [C-31], [C-32]
     """
     by_network = y & (np.array(model.choices) == "network")
     u = label_only.ratios(x, y & ~by_network, model.contrast)
     if by_network.any():
         d = pixels.describe(x)
-        z = pixels.score(model.networks[fold], d.flatten(1).T).T.reshape(len(y), *d.shape[1:])
-        v = pixels.evidence(z, tuple(x.shape))
+        chosen = [model.networks[fold]] if fold in model.networks else model.networks.values()
+        z = torch.stack([pixels.score(network, d.flatten(1).T).T for network in chosen]).mean(dim=0)
+        v = pixels.evidence(z.reshape(len(y), *d.shape[1:]), tuple(x.shape))
         for c in np.flatnonzero(by_network):
             u[c] = pixels.ratio(v[c])
     return label_only.share(u, y)
