@@ -1,7 +1,9 @@
 """A small set of drawn images that a few epochs are enough for, one run of the four scripts, and
 the comparison with other packages: a table of differences at the end."""
 
+import functools
 import importlib
+import io
 import os
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import evaluate
 import make_masks
 import train_cls
 import train_seg
-from cam2seg import masks
+from cam2seg import masks, models
 from cam2seg.data.csv_files import write_csv
 from cam2seg.methods import pixels
 from cam2seg.runs.exits import run
@@ -22,6 +24,32 @@ from cam2seg.runs.exits import run
 SCRIPTS = {m.__name__: m for m in (train_cls, make_masks, train_seg, evaluate)}
 SMALL = ("--weights none --size 64 64 --lr-encoder 1e-3 --batch-size 8 --workers 0 --device cpu"
          .split())
+
+
+MOST_BYTES = 10**9  # that the temporary files of all tests may take at any moment
+most = [0, ""]  # bytes that they took at the end of a test, and its name
+
+
+def bytes_below(folder):
+    """Bytes that the files below a folder take on the disk; a file with two names counts once."""
+    found = {}
+    for top, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(top, name))
+            except FileNotFoundError:  # a process that a test has started still works
+                continue
+            found[status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
+
+
+@pytest.fixture(autouse=True)
+def little_on_the_disk(tmp_path, tmp_path_factory, request):
+    """Fails at the test that makes the temporary files too large, before its own are deleted."""
+    yield
+    taken = bytes_below(tmp_path_factory.getbasetemp())
+    most[:] = max(most, [taken, request.node.nodeid])
+    assert taken <= MOST_BYTES, f"{taken / 1e6:.0f} MB of temporary files"
 
 
 def call(script, *flags):
@@ -140,6 +168,32 @@ def runs(shapes, tmp_path_factory):
     return out
 
 
+@functools.lru_cache(1)
+def last_of(fold):
+    """The bytes of a last.pt that a finished fold may have had; the scripts have deleted it.
+
+    The moments of its Adam are those of one step without any gradient.
+    """
+    state = torch.load(fold / "best.pt", weights_only=True)
+    is_classifier = state["kind"] == "classifier"
+    build = models.Classifier if is_classifier else models.UNet
+    model = build(**state["model_args"], weights="none")
+    model.load_state_dict(state["model"])
+    parts = [model.features, model.head] if is_classifier else [
+        model.encoder, torch.nn.ModuleList([model.decoder, model.head])]
+    adam = torch.optim.Adam([{"params": part.parameters(), "lr": 1e-3} for part in parts])
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    adam.step()
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=3,
+                                                         threshold=0.0)
+    epochs = len((fold / "log.jsonl").read_text().splitlines())
+    file = io.BytesIO()
+    torch.save({**state, "optimizer": adam.state_dict(), "scheduler": plateau.state_dict(),
+                "epochs_done": epochs}, file)
+    return file.getvalue()
+
+
 # Other packages
 
 
@@ -196,6 +250,7 @@ def disagree(record_property):
 def pytest_terminal_summary(terminalreporter):
     rows = [value for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
             for key, value in report.user_properties if key == "peer" and report.when == "call"]
+    terminalreporter.write_line(f"at most {most[0] / 1e6:.0f} MB of temporary files ({most[1]})")
     if rows:
         terminalreporter.section("difference from other packages")
     for what, name, found, bound in rows:

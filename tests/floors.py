@@ -71,6 +71,8 @@ def _wrong_imports(path, package, names):
         elif path.parent == package:
             if path.name != "__init__.py" and rest[:1] != ["masks"]:
                 yield f"a file of the top floor imports {name}"
+        elif path.name == "__main__.py":
+            continue  # a script
         elif folder and rest and rest[0] in FORBIDDEN.get(folder, ()):
             yield f"{folder} imports {name}"
         elif folder in ("data", "methods") and not _floor_below(folder, top, rest):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import SMALL, call
+from conftest import SMALL, call, last_of
 
 from cam2seg import models
 
@@ -140,11 +140,14 @@ FIRST = {  # in the first fold, where there is none to compare with
 
 
 def copied(run, out, *files):
-    """Some of the files of a run."""
+    """Some of the files of a run; a fold without its results has the state of its training."""
     for path in (p for pattern in ("args.json", "folds.csv", *files) for p in run.glob(pattern)):
         target = out / path.relative_to(run)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    for fold in {path.parent for path in out.glob("fold*/epoch*.pt")}:
+        if not list(fold.glob("oof*.csv")):
+            (fold / "last.pt").write_bytes(last_of(run / fold.name))
     return out
 
 

@@ -44,6 +44,7 @@ RIGHT = {
     "cam2seg/runs/__init__.py": DOC, "cam2seg/runs/flags.py": "from ..data import files\n",
     "cam2seg/training/__init__.py": DOC,
     "cam2seg/training/fit.py": "from ..runs.flags import parser\nfrom .. import cam\n",
+    "cam2seg/demo/__main__.py": "from ..runs.exits import run\n",
     "cam2seg/report/__init__.py": DOC, "cam2seg/report/tables.py": "from ..data import files\n",
     "cam2seg/demo/__init__.py": DOC, "cam2seg/demo/strips.py": "from ..report import tables\n"}
 
@@ -84,6 +85,7 @@ def lines(n):
     ("cam2seg/training/fit.py", "import make_masks\n", "imports the script make_masks"),
     ("cam2seg/report/tables.py", "from ..runs import flags\n", "report imports cam2seg.runs.flags"),
     ("cam2seg/demo/strips.py", "from ..training import fit\n", "demo imports cam2seg.training.fit"),
+    ("cam2seg/demo/__main__.py", "import evaluate\n", "imports the script evaluate"),
     ("train_cls.py", "from evaluate import main\n", "imports the script evaluate"),
     ("cam2seg/runs/__init__.py", "", "no __init__.py with a docstring"),
     ("cam2seg/runs/__init__.py", '"""Flags."""\n', "does not say what does not belong there"),

@@ -88,12 +88,20 @@ def test_a_stream_without_a_file_is_dropped_too(monkeypatch):
     assert stream.write("four") == 4 and stream.write("five") == 4
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*([f"{name}.py"] for name in SCRIPTS), ["-m", "cam2seg.demo"]])
 def test_ctrl_c_while_the_imports_run_leaves_no_traceback(tmp_path, script):
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    done = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=ROOT, capture_output=True,
+    done = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("how", ["| true", ">&- 2>&-", "> /dev/full"])
+def test_the_demo_is_drawn_whoever_listens(tmp_path, how):
+    command = (f"{sys.executable} -m cam2seg.demo {tmp_path}/d --images 2 --size 32 128 {how}; "
+               "exit ${PIPESTATUS[0]}")
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "d/train.csv").is_file()
 
 
 def test_importing_a_script_leaves_the_signals_alone():

@@ -2,12 +2,18 @@
 
 import csv
 import hashlib
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cam2seg.demo import __main__ as demo
 from cam2seg.demo import strips as synthetic
+from cam2seg.runs import signals
+from cam2seg.runs.exits import run
 
 SMALL = (64, 256)
 
@@ -166,6 +172,11 @@ def test_masks_keep_off_the_black_margin():
     assert margins > 4
 
 
+def command(*flags):
+    """Exit status of python -m cam2seg.demo."""
+    return run(demo.draw, lambda: synthetic.get_args([str(f) for f in flags]))
+
+
 def test_refuses_what_it_must_in_one_line(tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
@@ -175,9 +186,9 @@ def test_refuses_what_it_must_in_one_line(tmp_path, capsys):
             (["full"], "is not empty"), (["file"], "file"),
             (["new", "--size", "31", "128"], "31 x 128 is below 32 x 128"),
             (["new", "--size", "32", "127"], "32 x 127 is below 32 x 128"),
-            (["new", "--images", "0"], "0 images"), (["new", "--seed", "-1"], "seed -1")):
+            (["new", "--images", "0"], "0 images"), (["new", "--images", "x"], "invalid int"), (["new", "--seed", "-1"], "seed -1")):
         with pytest.raises(SystemExit) as stop:
-            synthetic.main([str(tmp_path / arguments[0]), *arguments[1:]])
+            sys.exit(command(tmp_path / arguments[0], *arguments[1:]))
         out, error = capsys.readouterr()
         assert stop.value.code == 2 and out == ""
         assert error.startswith("error: ") and error.count("\n") == 1 and words in error
@@ -192,7 +203,25 @@ def test_a_failure_half_way_leaves_no_table_and_an_empty_folder(tmp_path, monkey
 
 
 def test_command_says_what_it_wrote(tmp_path, capsys):
-    synthetic.main([str(tmp_path / "demo"), "--images", "5", "--size", "32", "128"])
+    assert command(tmp_path / "de mo", "--images", "5", "--size", "32", "128") == 0
     out, error = capsys.readouterr()
-    assert error == "" and out.count("\n") == 1 and out.startswith("5 images in ")
-    assert "clean" in out and len(list((tmp_path / "demo" / "train_images").iterdir())) == 5
+    said, following = out.splitlines()
+    assert error == "" and said.startswith("5 images in ") and "clean" in said
+    assert following == f"next: python train_cls.py --data '{tmp_path}/de mo'"
+    assert len(list((tmp_path / "de mo" / "train_images").iterdir())) == 5
+
+
+def test_a_signal_ends_it_in_one_line_and_leaves_an_empty_folder(tmp_path, capsys, monkeypatch):
+    real, left = synthetic.strip, [3]
+
+    def strip(rng, size):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(rng, size)
+
+    monkeypatch.setattr(synthetic.write, "__defaults__",
+                        tuple(strip if d is real else d for d in synthetic.write.__defaults__))
+    assert command(tmp_path, "--images", 9, "--size", 32, 128) == 130
+    assert left == [0] and not any(tmp_path.iterdir()) and not signals.asked_to_stop()
+    assert capsys.readouterr() == ("", "stopped by SIGINT\n")

@@ -5,6 +5,7 @@ import gc
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -552,8 +553,10 @@ def cross_meta(**more):
 
 
 def recipe(**changes):
-    """One that leaves the held-out outputs of each fold in fold{k}/done.pt."""
+    """One that leaves the held-out outputs of each fold in fold{k}/done.pt, and a copy of its
+    last.pt in end.pt."""
     def finish_fold(trained):
+        shutil.copy(trained.out / "last.pt", trained.out / "end.pt")
         trained.model.load_state_dict(
             load_checkpoint(trained.out / f"epoch{trained.best[0]['epoch']}.pt", "toy")["model"])
         outputs = [o for o, _ in predict(trained.model, trained.val, trained.settings.prepare)]
@@ -606,6 +609,19 @@ def test_every_fold_is_trained_on_the_others_and_finished_once(tmp_path):
 
     cross_validate(recipe(finish_fold=finish), plan(tmp_path / "a", dataset=Spy()), [2, 0, 1])
     assert finished == [(k, tmp_path / "a" / f"fold{k}", 2) for k in (2, 0, 1)]
+
+
+def test_a_finished_fold_keeps_no_state_of_its_training(tmp_path):
+    """Nor does one whose run was killed before it could delete it."""
+    out = tmp_path / "a"
+    cross_validate(recipe(), plan(out), range(3))
+    whole = tree(out)
+    assert not any(name.endswith("last.pt") for name in whole)
+    (out / "fold1/last.pt").write_bytes(b"left")
+    cross_validate(recipe(), plan(out, resume=True), range(3))
+    assert tree(out) == whole
+    cross_validate(recipe(finish_fold=lambda trained: None), plan(tmp_path / "b"), [0])
+    assert (tmp_path / "b/fold0/last.pt").exists()  # without its results it is not finished
 
 
 def test_a_fold_is_the_same_whichever_others_are_trained(tmp_path):
@@ -671,7 +687,7 @@ def test_a_network_that_returns_a_tuple_plugs_in_with_its_own_loss(tmp_path):
             with torch.no_grad():
                 for p, g in zip(net.parameters(), grads, strict=True):
                     p -= 0.1 * g
-    last = load_checkpoint(out / "last.pt", "toy")["model"]
+    last = load_checkpoint(out / "end.pt", "toy")["model"]
     for k, v in net.state_dict().items():
         close(last[k], v, 1e-4, 1e-6)
     with torch.no_grad():
@@ -709,7 +725,7 @@ def test_a_network_plugs_in_with_an_optimizer_of_its_own(tmp_path):
     assert {s["n"] for s in part.values()} == {3}
     cross_validate(recipe(optimizer=own), plan(tmp_path / "part", resume=True, **changes), range(3))
     assert tree(tmp_path / "part") == tree(tmp_path / "whole")
-    last = load_checkpoint(tmp_path / "whole/fold0/last.pt", "toy")["optimizer"]["state"]
+    last = load_checkpoint(tmp_path / "whole/fold0/end.pt", "toy")["optimizer"]["state"]
     assert {s["n"] for s in last.values()} == {9}
 
 

@@ -29,11 +29,14 @@ class MapStore:
         """images: N; classes: C. Half-made files of another shape are ignored and made anew."""
         self.folder, self.shape = Path(folder), (images, classes)
         self.maps, self.probs = None, None
-        found = [self.folder / name for name in ("maps.npy.tmp", "maps.npy")]
-        found = [path for path in found if path.is_file() and not path.is_symlink()]
-        if found and (self.folder / PROBS).is_file():
+        found = [self.folder / name for name in ("maps.npy.tmp", "maps.npy", PROBS)]
+        for path in found:
+            if path.is_symlink():  # it could lead out of the folder, and these files are written to
+                path.unlink()
+        found = [path for path in found if path.is_file()]
+        if len(found) > 1 and found[-1].name == PROBS:
             try:
-                maps, probs = (np.load(p, mmap_mode="r+") for p in (found[0], self.folder / PROBS))
+                maps, probs = (np.load(p, mmap_mode="r+") for p in (found[0], found[-1]))
             except (EOFError, OSError, ValueError):  # a file that is not whole
                 return
             if maps.shape[:2] == probs.shape == self.shape:

@@ -8,13 +8,13 @@ import argparse
 import csv
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..data.errors import DataError
 from ..masks import rle_encode
 from . import steel
 
@@ -191,13 +191,14 @@ def strip(rng: np.random.Generator,
 
 
 def write(out_dir: Path | str, images: int = 480, size: tuple[int, int] = (128, 512), seed: int = 0,
-          draw: Callable = strip) -> list[int]:
+          draw: Callable = strip, after_each: Callable = lambda: None) -> list[int]:
     """Write out_dir/train_images/*.jpg and out_dir/train.csv with true masks.
 
     draw(rng, size) makes one picture as strip() does. Image i depends on draw, seed, size and i
     alone. The table has a row for every kind present in an image and none for a clean image, as
     Kaggle's has, and is written last. Returns a list of ints: the images with each kind, and the
-    clean ones. Raises FileExistsError for a
+    clean ones. after_each() is called after every image; what it raises ends the work and leaves
+    an empty folder. Raises FileExistsError for a
     folder that is not empty and ValueError for a number of images or a size out of range.
     """
     if not 1 <= images <= 100_000:
@@ -219,6 +220,7 @@ def write(out_dir: Path | str, images: int = 480, size: tuple[int, int] = (128, 
             present.append(masks.any(axis=(1, 2)))
             rows += [(name, kind + 1, rle_encode(masks[kind]))
                      for kind in np.flatnonzero(present[-1])]
+            after_each()
         with open(building / "train.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         os.replace(building / "train_images", out / "train_images")
@@ -228,28 +230,31 @@ def write(out_dir: Path | str, images: int = 480, size: tuple[int, int] = (128, 
     return [*np.sum(present, axis=0).tolist(), sum(not kinds.any() for kinds in present)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line; exits with status 2 and one line on stderr when it refuses."""
+def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of the command line; exits with status 2 and one line on stderr for a wrong one."""
     parser = argparse.ArgumentParser(
         prog="python -m cam2seg.demo", allow_abbrev=False,
         description="Write demo pictures of steel strip with true defect masks, "
                     "in the layout of Kaggle's Severstal: Steel Defect Detection.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.error = lambda message: parser.exit(2, f"error: {message}; --help shows the flags\n")
     parser.add_argument("out", help="new or empty folder for train_images/ and train.csv")
     parser.add_argument("--images", type=int, default=480, help="how many pictures to draw")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 512),
                         metavar=("HEIGHT", "WIDTH"), help="in pixels, 32 128 or more")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def draw_all(args: argparse.Namespace, after_each: Callable = lambda: None) -> str:
+    """Draw what the flags ask for, and say in one line what was drawn. See write.
+
+    Raises DataError for a number out of range and OSError for what cannot be written.
+    """
     try:
-        counts = write(args.out, args.images, tuple(args.size), args.seed)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        counts = write(args.out, args.images, tuple(args.size), args.seed, after_each=after_each)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     pits, cracks, streaks, patches, clean = counts
-    print(f"{args.images} images in {args.out}: {pits} with pits, {cracks} with cracks, "
-          f"{streaks} with streaks, {patches} with patches, {clean} clean")
-
-
-if __name__ == "__main__":
-    main()
+    return (f"{args.images} images in {args.out}: {pits} with pits, {cracks} with cracks, "
+            f"{streaks} with streaks, {patches} with patches, {clean} clean")

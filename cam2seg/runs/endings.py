@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .folder import OUTPUT_FILES, read_run
 
+SCRIPTS = ("train_cls", "make_masks", "train_seg", "evaluate")
 DATA = ("data", "images", "labels", "classes")
 MACHINE = ("device", "workers", "amp", "quiet")
 # The flags of a classifier that a network which learns from its masks needs as well, with the
@@ -60,7 +61,7 @@ def command(script: str, flags: Mapping[str, Any], *first: str) -> str:
     The script is named as the present one was, so that the line works where that one did.
     """
     own, name = Path(sys.argv[0]), f"{script}.py"
-    words = ["python", str(own.with_name(name)) if own.suffix == ".py" else name, *first]
+    words = ["python", str(own.with_name(name)) if own.stem in SCRIPTS else name, *first]
     for name, value in flags.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:

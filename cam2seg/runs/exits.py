@@ -51,7 +51,7 @@ def _run(main, get_args):
     memory.keep_freed_memory()
     # Pillow and torch warn about odd files, which are read or refused in one line.
     warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only")
-    rank = processes.torchrun_world()[0]
+    args, rank = None, processes.torchrun_world()[0]
     try:
         with signals.stop_between_steps(), open(os.devnull, "w") as nowhere:
             with redirect_stdout(nowhere) if rank else nullcontext():
@@ -65,8 +65,9 @@ def _run(main, get_args):
     except (signals.Stopped, KeyboardInterrupt) as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         if not rank:
-            print(f"stopped by {signal.Signals(signum).name}; the same command with --resume goes "
-                  "on from here", file=sys.stderr)
+            more = "; the same command with --resume goes on from here" \
+                if hasattr(args, "resume") else ""
+            print(f"stopped by {signal.Signals(signum).name}{more}", file=sys.stderr)
         return 128 + signum
     except (processes.Lost, RuntimeError, MemoryError) as error:
         return _broken(error)

@@ -97,7 +97,7 @@ def _prepare(args, now, folds):
     old = _old_outputs(args, path.exists() or begun.exists(), now["sha256"])
     if path.exists():
         path.replace(begun)
-    elif begun.is_symlink():
+    if begun.is_symlink():
         begun.unlink()  # it could lead out of the folder
     begun.touch()  # this file says that a run has begun, until args.json takes its place
     for file in old:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import ImageSet
+from ..runs import processes
 from ..runs.progress import silent
 from .batches import Batches, to_input
 from .devices import seed_torch
@@ -60,7 +61,8 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
     """Train one network for each fold in `folds` on all other folds.
 
     recipe: Recipe; plan: Plan. recipe.finish_fold gets every trained network as a Fold. A fold that
-    an earlier run has finished is skipped when plan.resume is set. Raises what fit raises.
+    an earlier run has finished is skipped when plan.resume is set. last.pt of a finished fold is
+    deleted, because nothing can go on from there. Raises what fit raises.
     """
     pre = recipe.meta["preprocess"]
     prepare = partial(to_input, device=plan.device, mean=pre["mean"], std=pre["std"])
@@ -69,6 +71,7 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
         out = plan.out / f"fold{k}"
         out.mkdir(exist_ok=True)
         if plan.resume and (out / recipe.done).exists():
+            _delete_last(out, recipe)  # the run was killed just before it did so
             continue
         seed_torch(plan.seed, k)
         model = recipe.build().to(plan.device, memory_format=torch.channels_last)
@@ -81,3 +84,10 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
                             (len(folds) - n - 1) * plan.epochs)
         best = fit(model, optimizer, train, val, settings, out)
         recipe.finish_fold(Fold(k, model, train, val, best, out, settings))
+        _delete_last(out, recipe)
+
+
+def _delete_last(out, recipe):
+    """Delete the state of a training of which the fold has its results."""
+    if processes.is_first() and (out / recipe.done).exists():
+        (out / "last.pt").unlink(missing_ok=True)
