@@ -7,6 +7,8 @@ both.
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
     python make_masks.py --images photos --labels labels.csv --method contrast --out runs/masks
     python make_masks.py --images photos --labels labels.csv --method auto --out runs/masks
+    python make_masks.py --images photos --method depth --depth depth \\
+        --camera 525 525 319.5 239.5 --out runs/hn
     python make_masks.py --images new_photos --method auto --fitted runs/masks --out runs/new
     python make_masks.py --images photos --labels labels.csv --method seg --seg runs/seg \\
         --out runs/round2
@@ -18,7 +20,10 @@ needs labels and no classifier. --method auto lets the labels choose for each cl
 contrast, the classifier's map and their product. Both also write ignore.csv for train_seg.py
 --ignore, and model.json, by which --fitted masks other images as these labels have chosen. Images
 without labels then have the classes that reach --confidence. --method seg lets the U-Nets of a run
-label the images that they have not seen, for a second round of training.
+label the images that they have not seen, for a second round of training. --method depth needs the
+depth of each pixel in place of labels: its classes say how high above the floor a pixel lies and
+how its surface is inclined, and a network that was trained on them is a start for the real one
+(train_seg.py --init).
 """
 
 import signal
@@ -44,7 +49,7 @@ from cam2seg.runs.progress import Console, Progress
 
 FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
              "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
-METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg")
+METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth")
 
 
 def get_args(argv=None):
@@ -62,10 +67,12 @@ def get_args(argv=None):
                    "within each image, without a classifier, [C-1] to [C-13]; pixels: contrast, or "
                    "a network on filter responses, [C-28] to [C-32]; auto: these, map, or map "
                    "times contrast, as the labels choose for each class, [C-18] to [C-23]; seg: "
-                   "by the U-Nets of --seg, [C-24] to [C-27]")
+                   "by the U-Nets of --seg, [C-24] to [C-27]; depth: height and angle of each "
+                   "pixel, [H-1] to [H-6]")
     p.add_argument("--fitted", type=Path, metavar="RUN",
                    help="run of the same --method, contrast, pixels or auto, whose choices are "
                    "used instead of new ones")
+    add_depth(p)
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -107,6 +114,25 @@ def get_args(argv=None):
     return p.parse_args(argv)
 
 
+def add_depth(p):
+    """Add the flags of --method depth."""
+    p.add_argument("--depth", type=Path, metavar="FOLDER",
+                   help="for --method depth: a PNG of 16 bits or a .npy for each image, DEV-45")
+    p.add_argument("--depth-units", type=flags.above_zero, default=1000.0,
+                   help="units of a whole number in --depth that make a metre, DEV-45")
+    p.add_argument("--camera", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"),
+                   help="focal lengths and principal point in pixels, [H-1]")
+    p.add_argument("--height-edges", type=float, nargs="+", default=[0.5, 1.0, 1.5, 2.0],
+                   metavar="M", help="edges between the bins of heights in metres, DEV-46")
+    p.add_argument("--angle-edges", type=float, nargs="+", default=[36.0, 72.0, 108.0, 144.0],
+                   metavar="DEG", help="edges between the bins of angles in degrees, DEV-46")
+    p.add_argument("--normal-radius", type=flags.positive, nargs=2, default=[3, 10],
+                   metavar=("R", "R"), help="radius in pixels of the windows for normals, of the "
+                   "labels and of the search for gravity, DEV-47")
+    p.add_argument("--floor-percent", type=flags.percent, default=0.0,
+                   help="part of the points that may lie below the floor, DEV-48")
+
+
 class Work(NamedTuple):
     """The images that get masks, and all that turns their maps into masks."""
 
@@ -126,7 +152,7 @@ def main(args):
     report = Console(args.quiet)
     work = load_images(args, report)
     make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
-            "pixels": masks_from_pixels}
+            "pixels": masks_from_pixels, "depth": masks_from_depth}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return None
@@ -177,7 +203,7 @@ def training_flags(args, work, own):
         chosen["labels"] = args.labels  # true masks to score against
     if (args.out / "ignore.csv").is_file():
         chosen["ignore"] = args.out / "ignore.csv"
-    used = {"contrast": None, "pixels": None, "seg": args.seg[0]}.get(args.method, args.cls)
+    used = {"contrast": None, "pixels": None, "depth": None, "seg": args.seg[0]}.get(args.method, args.cls)
     return chosen | (endings.network_flags(used) if used else {}) \
         | {"out": args.out.parent / "seg"}
 
@@ -317,6 +343,26 @@ def masks_from_seg(args, work, report):
     return [write_label_masks(args, work, *made, rows)], *made
 
 
+def masks_from_depth(args, work, report):
+    """Write masks.csv, ignore.csv and folds.csv from depth; see methods/depth.
+
+    Returns what masks_from_maps returns.
+    """
+    from cam2seg.training import depth_masks
+    model = depth_masks.model_of(args)
+    paths = depth_masks.check(model, work.names, work.sizes, report)
+    folder.start_run(args, paths, work.classes, work.names, work.digests, work.fold)
+    if not processes.is_first():
+        return [], {}, {}
+    *made, share = depth_masks.make_masks(model, work.names, paths, work.sizes, report)
+    spans = [name.split("_") for name in work.classes]
+    print_table(f"{args.out}/masks.csv: {len(work.names)} images, part of the pixels",
+                ["height", *(angle for _, angle in spans[:share.shape[1]])],
+                [[height, *row] for (height, _), row in
+                 zip(spans[::share.shape[1]], share.tolist(), strict=True)])
+    return [write_label_masks(args, work, *made, share.tolist())], *made
+
+
 def log_images(args, work):
     """The function from a row number of `work` to the logarithm [C-1] of its image."""
     from cam2seg.training import label_only
@@ -332,6 +378,12 @@ def write_label_masks(args, work, rles, ignored, choice):
 
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
+    if args.method == "depth":
+        from cam2seg.methods.depth import class_names
+        from cam2seg.training import depth_masks
+        made = class_names(depth_masks.model_of(args).bins)
+        names, seen, fold = depth_masks.load(args, report)
+        return Work(names, None, seen.sizes, seen.digests, fold, made)
     path, found = inputs.label_path(args), None
     classes, only = (None, False) if args.method in ("contrast", "pixels") else trained_classes(args)
     if path and (path.exists() or args.labels):
@@ -347,6 +399,8 @@ def load_images(args, report):
         raise DataError("--method auto needs --labels, or --fitted with a run that had them")
     if args.fitted and args.method not in ("contrast", "pixels", "auto"):
         raise DataError("--fitted is for --method contrast, pixels and auto")
+    if args.depth:
+        raise DataError("--depth is for --method depth")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.reuse_maps and by_labels:
@@ -485,6 +539,8 @@ def write_metrics(args, work, results, rles, report):
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,
         "masks": facts})
+    if args.method == "depth":  # masks_from_depth has printed the table of its many classes
+        return
     title = "masks_labels" if args.search == "labels" else "masks"
     mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
                               facts)

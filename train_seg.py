@@ -7,6 +7,8 @@
 
 The masks of each fold come from the network that has not seen it. With --data (or --labels: a CSV
 of true masks) they are scored. The same command with --resume --predict FOLDER masks new images.
+With --init RUN the encoder starts from another run of this script, as one on the masks of
+make_masks.py --method depth.
 """
 
 import signal
@@ -15,6 +17,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +45,9 @@ def get_args(argv=None):
     p.add_argument("--weights", default="imagenet",
                    help="imagenet (torchvision downloads them), lite0 (those of its package), "
                    "none, or a file, [P] VI")
+    p.add_argument("--init", type=Path, metavar="RUN",
+                   help="run of this script whose encoders are the start, in place of --weights, "
+                   "DEV-49")
     p.add_argument("--loss", default="bce", choices=("bce", "dice", "bce+dice"), help="DEV-12")
     p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
@@ -91,12 +97,16 @@ def main(args):
         new_sizes = inputs.scan(args.predict, names, report).sizes
 
     from cam2seg.training import batches, cross_validation
+    trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
+    initial = initial_encoders(args, work, trained)
     recipe, plan = unet_recipe(args, work, size), training_plan(args, work, size, report)
+    recipe = recipe._replace(start=initial and partial(load_initial, initial, args.arch))
     batches.check_batches(args.batch_size, work.fold, size)
     folder.start_run(args, [args.masks, args.folds, args.ignore, args.gate, args.weights,
-                            inputs.label_path(args)],
+                            inputs.label_path(args),
+                            *((args.init / n for n in ("args.json", "folds.csv")) if initial
+                              else ())],
                      work.given.classes, work.given.names, work.digests, work.fold)
-    trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
     if args.resume:
         check_resumable(args, work, recipe, trained)
     cross_validation.cross_validate(recipe, plan, trained)
@@ -160,6 +170,26 @@ def read_gate(args, given):
     return gate
 
 
+def initial_encoders(args, work, trained):
+    """The checkpoints {fold: path} of --init, all checked; None without that flag."""
+    if not args.init:
+        return None
+    from cam2seg.training import initial
+    if args.weights not in ("imagenet", "none"):
+        raise DataError(f"--init {args.init} and --weights {args.weights} both name the encoder's "
+                        "first weights: give one of them")
+    chosen = initial.choose(args.init, work.given.names, work.fold, trained)
+    for path in set(chosen.values()):
+        initial.encoder(path, args.arch)
+    return chosen
+
+
+def load_initial(chosen, arch, network, k):
+    """Give a new U-Net the encoder of --init for fold k."""
+    from cam2seg.training import initial
+    network.encoder.load_state_dict(initial.encoder(chosen[k], arch).state_dict())
+
+
 def training_plan(args, work, size, report):
     """The Plan of the loop: the images with the given masks as targets, and the settings by flags.
 
@@ -184,8 +214,9 @@ def unet_recipe(args, work, size):
 
     from cam2seg import losses, models
     from cam2seg.training import cross_validation
+    weights = "none" if args.init else args.weights  # with --init nothing is downloaded
     with blaming("--weights"):
-        models.encoder(args.arch, args.weights)  # so that a wrong file stops here
+        models.encoder(args.arch, weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
     model_args = {"arch": args.arch, "num_classes": len(work.given.classes)}
     meta = {"kind": "unet", "model_args": model_args, "args": folder.result_flags(args),
@@ -203,7 +234,7 @@ def unet_recipe(args, work, size):
         return losses.segmentation_loss(logits, (target == 1).float(), args.loss, ignore)
 
     return cross_validation.Recipe(
-        build=lambda: models.UNet(**model_args, weights=args.weights), optimizer=adam, loss=loss,
+        build=lambda: models.UNet(**model_args, weights=weights), optimizer=adam, loss=loss,
         finish_fold=lambda trained: finish_fold(args, work, trained), done="oof_masks.csv",
         meta=meta)
 
@@ -264,8 +295,6 @@ def predict_masks(args, nets, batches, sizes, settings):
 
 def mask_new_images(args, recipe, plan, sizes):
     """Write new_masks.csv: masks of the images of --predict by the mean over all trained folds."""
-    from functools import partial
-
     import torch
 
     from cam2seg import models

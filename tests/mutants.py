@@ -38,8 +38,48 @@ CONTRAST, TEXTURE, LABEL_ONLY = (
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
+DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
+    "cam2seg/methods/depth.py", "cam2seg/data/depth_files.py", "cam2seg/training/depth_masks.py",
+    "cam2seg/training/initial.py", "cam2seg/demo/rooms.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("principal point forgotten", DEPTH, "np.arange(size[1]) - camera.cx", "np.arange(size[1])"),
+    ("focal lengths exchanged", DEPTH, "b * camera.fx, c * camera.fy",
+     "b * camera.fy, c * camera.fx"),
+    ("plane fitted to depth", DEPTH, "q = 1 / np.where(known, depth, np.inf)",
+     "q = np.where(known, depth, 0.0)"),
+    ("pixels without depth fitted", DEPTH, "ones = known.astype(np.float64)",
+     "ones = np.ones(depth.shape)"),
+    ("plane of the middle for that of the camera", DEPTH, "a - b * (cols - camera.cx) -", "a -"),
+    ("normals not of length 1", DEPTH, "return n / np.linalg.norm(n, axis=-1, keepdims=True)",
+     "return n"),
+    ("ramps taken for floors", DEPTH, "(15.0, 5))", "(45.0, 5))"),
+    ("floors alone give gravity", DEPTH, "walls.T @ walls - floors",
+     "0 * walls.T @ walls - floors"),
+    ("walls alone give gravity", DEPTH, "- floors.T @ floors", "- 0 * floors.T @ floors"),
+    ("gravity of any sign", DEPTH, "(1 if vectors[:, 0] @ g >= 0 else -1)", "-1"),
+    ("a bare wall turns gravity", DEPTH, "> TIE * (len", "> -TIE * (len"),
+    ("angle in radians", DEPTH, "np.degrees(np.arccos(", "(np.arccos("),
+    ("height below the ceiling", DEPTH, "100 - percent) - along", "percent) - along"),
+    ("bins of angles miscounted", DEPTH, "(len(bins.angles) + 1) + np", "len(bins.angles) + np"),
+    ("an edge in the bin below", DEPTH, "np.digitize(h, bins.heights)",
+     "np.digitize(h, bins.heights, right=True)"),
+    ("windows exchanged", DEPTH, "N, wide = (", "wide, N = ("),
+    ("ignored pixels lost", DEPTH_MASKS, "            if left_out:", "            if False:"),
+    ("copies in another fold", DEPTH_MASKS, "fold[(groups == groups[i]) & (fold < 0)] = known[i]",
+     "pass"),
+    ("whole numbers taken for metres", DEPTH_FILES, 'values / (units if values.dtype.kind in "iu"',
+     'values / (units if values.dtype.kind in "x"'),
+    ("no depth taken for depth", DEPTH_FILES, "return np.where(depth > 0, depth, np.nan)",
+     "return depth"),
+    ("encoder that has seen the held-out images", INITIAL,
+     "fit = [j for j in order if seen[j] is None]", "fit = order"),
+    ("start from the first fold", INITIAL, "(j != k, j)", "j"),
+    ("start from random weights", INITIAL, "return network.encoder",
+     "return models.UNet(arch, 1).encoder"),
+    ("normals of things turned round", ROOMS, "normal[seen] = -thing", "normal[seen] = thing"),
+    ("what is behind is seen", ROOMS, "(near < far) & (near > 0) & (near < depth)",
+     "(near < far) & (near > 0)"),
     ("mirrored copies unseen", COPIES, "return turns + [view[:, :, ::-1] for view in turns]",
      "return turns"),
     ("limit by the stronger contrast", COPIES, "np.minimum(spread", "np.maximum(spread"),
@@ -287,6 +327,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
                REFLECTION: ["tests/test_contrast.py"],
                CONTRAST: ["tests/test_contrast.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
+               DEPTH: ["tests/test_depth.py"], ROOMS: ["tests/test_depth.py"],
+               **dict.fromkeys((DEPTH_FILES, DEPTH_MASKS, INITIAL), ["tests/test_depth_masks.py"]),
                AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}
 
 

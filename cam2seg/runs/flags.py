@@ -104,6 +104,19 @@ def fraction(text: str) -> float:
     return value
 
 
+def percent(text: str) -> float:
+    """Flag type: a number from 0 to 100."""
+    return 100 * fraction(str(float(text) / 100))
+
+
+def above_zero(text: str) -> float:
+    """Flag type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
 def fraction_or_centre(text: str) -> float | None:
     """Flag type: a number from 0 to 1, or the word centre, which gives None."""
     return None if text == "centre" else fraction(text)

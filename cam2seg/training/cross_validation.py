@@ -26,6 +26,7 @@ class Recipe(NamedTuple):
     done: str  # name of the file in fold{k} that finish_fold writes last
     meta: dict  # what every checkpoint holds besides the weights
     keep: int = 1  # how many best epochs finish_fold needs
+    start: Callable | None = None  # (network, fold) -> None; replaces some of the fresh weights
 
 
 class Plan(NamedTuple):
@@ -74,7 +75,10 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
             _delete_last(out, recipe)  # the run was killed just before it did so
             continue
         seed_torch(plan.seed, k)
-        model = recipe.build().to(plan.device, memory_format=torch.channels_last)
+        model = recipe.build()
+        if recipe.start:
+            recipe.start(model, k)
+        model = model.to(plan.device, memory_format=torch.channels_last)
         optimizer = recipe.optimizer(model)
         train, val = (Batches(plan.dataset, np.flatnonzero(part), plan.batch_size, plan.workers,
                               plan.seed) for part in (plan.fold != k, plan.fold == k))
