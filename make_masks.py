@@ -203,7 +203,8 @@ def training_flags(args, work, own):
         chosen["labels"] = args.labels  # true masks to score against
     if (args.out / "ignore.csv").is_file():
         chosen["ignore"] = args.out / "ignore.csv"
-    used = {"contrast": None, "pixels": None, "depth": None, "seg": args.seg[0]}.get(args.method, args.cls)
+    used = {**dict.fromkeys(("contrast", "pixels", "depth")), "seg": args.seg[0]}.get(
+        args.method, args.cls)
     return chosen | (endings.network_flags(used) if used else {}) \
         | {"out": args.out.parent / "seg"}
 
