@@ -12,6 +12,7 @@ both.
     python make_masks.py --images new_photos --method auto --fitted runs/masks --out runs/new
     python make_masks.py --images photos --labels labels.csv --method seg --seg runs/seg \\
         --out runs/round2
+    python make_masks.py --images frames --first first.csv --method video --out runs/video
 
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
@@ -23,7 +24,8 @@ without labels then have the classes that reach --confidence. --method seg lets 
 label the images that they have not seen, for a second round of training. --method depth needs the
 depth of each pixel in place of labels: its classes say how high above the floor a pixel lies and
 how its surface is inclined, and a network that was trained on them is a start for the real one
-(train_seg.py --init).
+(train_seg.py --init). --method video carries the masks of a video's first frame through its other
+frames.
 """
 
 import signal
@@ -49,7 +51,7 @@ from cam2seg.runs.progress import Console, Progress
 
 FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
              "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
-METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth")
+METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth", "video")
 
 
 def get_args(argv=None):
@@ -68,7 +70,17 @@ def get_args(argv=None):
                    "a network on filter responses, [C-28] to [C-32]; auto: these, map, or map "
                    "times contrast, as the labels choose for each class, [C-18] to [C-23]; seg: "
                    "by the U-Nets of --seg, [C-24] to [C-27]; depth: height and angle of each "
-                   "pixel, [H-1] to [H-6]")
+                   "pixel, [H-1] to [H-6]; video: from the masks of the first frame, "
+                   "[V-1] to [V-6]")
+    p.add_argument("--first", type=Path, metavar="CSV",
+                   help="masks of the first frame of each folder of frames, for --method video")
+    p.add_argument("--steps", type=flags.natural, default=300,
+                   help="steps of training of the features of --method video, DEV-52")
+    p.add_argument("--radius", type=flags.positive, default=8,
+                   help="rows and columns of cells, of 2 x 2 pixels, that --method video copies "
+                   "from, DEV-53")
+    p.add_argument("--memory", type=flags.natural, default=3,
+                   help="last frames that --method video copies from beside the first, DEV-54")
     p.add_argument("--fitted", type=Path, metavar="RUN",
                    help="run of the same --method, contrast, pixels or auto, whose choices are "
                    "used instead of new ones")
@@ -152,7 +164,8 @@ def main(args):
     report = Console(args.quiet)
     work = load_images(args, report)
     make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
-            "pixels": masks_from_pixels, "depth": masks_from_depth}
+            "pixels": masks_from_pixels, "depth": masks_from_depth,
+            "video": masks_from_video}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return None
@@ -175,6 +188,8 @@ def ending(args, work, result):
     if "scores" in result:
         dice = result["scores"]["dice_present"][1]
         said += f", Dice over present pairs {'-' if dice is None else format(dice, '.4f')}"
+    if "J and F" in result:
+        said += ", region similarity J {:.4f}, boundary F {:.4f}".format(*result["J and F"]["mean"])
     if args.review:
         lines.append(f"look at: {args.out}/review.png")
     else:
@@ -203,8 +218,8 @@ def training_flags(args, work, own):
         chosen["labels"] = args.labels  # true masks to score against
     if (args.out / "ignore.csv").is_file():
         chosen["ignore"] = args.out / "ignore.csv"
-    used = {**dict.fromkeys(("contrast", "pixels", "depth")), "seg": args.seg[0]}.get(
-        args.method, args.cls)
+    used = {**dict.fromkeys(("contrast", "pixels", "depth", "video")), "seg": args.seg[0]
+            }.get(args.method, args.cls)
     return chosen | (endings.network_flags(used) if used else {}) \
         | {"out": args.out.parent / "seg"}
 
@@ -364,6 +379,36 @@ def masks_from_depth(args, work, report):
     return [write_label_masks(args, work, *made, share.tolist())], *made
 
 
+def masks_from_video(args, work, report):
+    """Write masks.csv, ignore.csv and folds.csv from the masks of first frames; see methods/video.
+
+    Returns what masks_from_maps returns. Masks of other frames are used for nothing but the scores.
+    """
+    from cam2seg.training import devices, video_masks
+    given = labels.read_masks(args.first, inputs.image_dir(args), work.classes, True)
+    labels.check_masks(args.first, given, work.sizes)
+    videos = video_masks.check(args.first, given, work.names, work.sizes)
+    truth = work.labels
+    if truth is not None and (truth.rles is None or len(truth.names) < truth.in_folder):
+        raise DataError(f"{inputs.label_path(args)}: expected masks of all frames, to score ours")
+    device = devices.pick_device(args.device)
+    folder.start_run(args, [args.first, inputs.label_path(args)], work.classes, work.names,
+                     work.digests, video_masks.folds(videos, work.names))
+    if not processes.is_first():
+        return [], {}, {}
+
+    def read(video, t):
+        size = video_masks.working_size(video.size, args.size)
+        return video_masks.read_frame(inputs.image_dir(args) / video.names[t], size)
+
+    net = video_masks.train(videos, read, args.steps, args.out, device, report)
+    made = video_masks.make_masks(net, videos, read, (args.radius, args.memory), report)
+    result = write_label_masks(args, work._replace(labels=None), *made, None)
+    if truth is not None:
+        result["J and F"] = video_masks.scores(videos, truth, made[0])
+    return [result], *made
+
+
 def log_images(args, work):
     """The function from a row number of `work` to the logarithm [C-1] of its image."""
     from cam2seg.training import label_only
@@ -379,6 +424,8 @@ def write_label_masks(args, work, rles, ignored, choice):
 
 def load_images(args, report):
     """Work without maps: the images to be masked, their labels and folds, all checked."""
+    if args.first and args.method != "video":
+        raise DataError("--first is for --method video")
     if args.method == "depth":
         from cam2seg.methods.depth import class_names
         from cam2seg.training import depth_masks
@@ -386,7 +433,10 @@ def load_images(args, report):
         names, seen, fold = depth_masks.load(args, report)
         return Work(names, None, seen.sizes, seen.digests, fold, made)
     path, found = inputs.label_path(args), None
-    classes, only = (None, False) if args.method in ("contrast", "pixels") else trained_classes(args)
+    if args.method in ("contrast", "pixels"):
+        classes, only = None, False
+    else:
+        classes, only = first_classes(args) if args.method == "video" else trained_classes(args)
     if path and (path.exists() or args.labels):
         found, seen = inputs.load_labels(args, report, classes, only)
         names = found.names
@@ -404,7 +454,7 @@ def load_images(args, report):
         raise DataError("--depth is for --method depth")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
-    if args.reuse_maps and by_labels:
+    if args.reuse_maps and (by_labels or args.method == "video"):
         raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
     if args.search == "truth" and found.rles is None:
         raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
@@ -412,12 +462,20 @@ def load_images(args, report):
         fold = contrast_folds(args, found, seen.thumbnails, report)
         return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
     work = Work(names, found, seen.sizes, seen.digests, np.full(len(names), -1), classes)
-    if args.method == "seg":  # masks_from_seg takes the folds of the run that it chooses
+    if args.method in ("seg", "video"):  # each finds its folds itself
         return work
     work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
     if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
         raise DataError(f"{path}: --search needs true masks in two folds or more")
     return work
+
+
+def first_classes(args):
+    """The classes of the masks by --first, and whether labels may have others, which only score."""
+    if not args.first:
+        raise DataError("--method video needs --first, a CSV with masks of the first frames")
+    chosen = inputs.chosen_classes(args)
+    return labels.read_masks(args.first, inputs.image_dir(args), chosen, bool(chosen)).classes, True
 
 
 def trained_classes(args):
@@ -546,7 +604,8 @@ def write_metrics(args, work, results, rles, report):
     mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
                               facts)
     auc, path = None, args.cls / "oof.csv"
-    if args.method not in ("contrast", "pixels", "seg") and y is not None and path.is_file():
+    if args.method not in ("contrast", "pixels", "seg", "video") and y is not None \
+            and path.is_file():
         auc = mask_report.label_auc(path, work.names, y, work.classes)
     for line in mask_report.advice(work.classes, facts, cell, auc):
         report("warning", text=line)

@@ -41,8 +41,42 @@ COPIES, RELABEL, REFLECTION = (
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
     "cam2seg/methods/depth.py", "cam2seg/data/depth_files.py", "cam2seg/training/depth_masks.py",
     "cam2seg/training/initial.py", "cam2seg/demo/rooms.py")
+VIDEO, VIDEO_MASKS, BOUNDARIES = (
+    "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("video: b of Lab from X", VIDEO, "2 * (Y - Z)", "2 * (X - Z)"),
+    ("video: the values of sRGB taken as light", VIDEO, "((u + 0.055) / 1.055) ** 2.4)",
+     "u)"),
+    ("video: the window a cell too wide", VIDEO, ".abs() <= radius", ".abs() <= radius + 1"),
+    ("video: cells outside the frame copied", VIDEO, "    reach = reach & _window",
+     "    reach = (reach | True) & _window"),
+    ("video: temperature forgotten", VIDEO, "A = (s / temperature)", "A = (s)"),
+    ("video: the most alike of each reference alone", VIDEO,
+     "torch.cat(known, dim=4), top)", "torch.cat(known, dim=4), None)"),
+    ("video: the channel seen", VIDEO, "seen[:, channel] = 0", "pass"),
+    ("video: colour of the query copied", VIDEO, "[J], TRAIN_RADIUS), I,",
+     "[I], TRAIN_RADIUS), I,"),
+    ("video: loss without a line", VIDEO, "beta=HUBER", "beta=10.0"),
+    ("video: first frame forgotten", VIDEO, "zip(start, *recent)",
+     "zip(*(recent or [start]))"),
+    ("video: only masks left out", VIDEO, "(DOUBT[0] < p)", "(0.5 < p)"),
+    ("video: features of any length", VIDEO, "return F.normalize(net(frames), dim=1)",
+     "return net(frames)"),
+    ("video: names as plain text", VIDEO_MASKS, "int(part) if part.isdecimal() else part",
+     "part"),
+    ("video: a step drawn from no seed", VIDEO_MASKS, "np.random.default_rng((0, done))",
+     "np.random.default_rng()"),
+    ("video: crops of two places", VIDEO_MASKS, "    return [torch.nn.functional.pad(frame[:, y:",
+     "    return [torch.nn.functional.pad(frame[:, int(rng.integers(9)) + y:"),
+    ("J over the true mask", BOUNDARIES, "union = int((truth | pred).sum())",
+     "union = int(truth.sum())"),
+    ("F of a square window", BOUNDARIES, "if y * y + x * x <= radius * radius:", "if True:"),
+    ("outline of two neighbours", BOUNDARIES,
+     "    out[:-1, :-1] |= m[:-1, :-1] ^ m[1:, 1:]\n", ""),
+    ("precision for recall", BOUNDARIES, "R = (t & _within(p, radius)).sum() / t.sum()", "R = P"),
+    ("first frame scored", BOUNDARIES, "for t in range(1, len(truth))",
+     "for t in range(len(truth))"),
     ("principal point forgotten", DEPTH, "np.arange(size[1]) - camera.cx", "np.arange(size[1])"),
     ("focal lengths exchanged", DEPTH, "b * camera.fx, c * camera.fy",
      "b * camera.fy, c * camera.fx"),
@@ -329,6 +363,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
                DEPTH: ["tests/test_depth.py"], ROOMS: ["tests/test_depth.py"],
                **dict.fromkeys((DEPTH_FILES, DEPTH_MASKS, INITIAL), ["tests/test_depth_masks.py"]),
+               VIDEO: ["tests/test_video.py"], VIDEO_MASKS: ["tests/test_video.py"],
                AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}
 
 
