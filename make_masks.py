@@ -120,6 +120,9 @@ def get_args(argv=None):
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
     p.add_argument("--review", type=flags.natural, default=0, metavar="N",
                    help="write review.png and review.csv: the N masks to look at first")
+    p.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CSV",
+                   help="print how far the masks agree with those of other files, as of another "
+                   "method; none of them counts as true")
     p.add_argument("--batch-size", type=flags.positive, default=64, help="images at a time")
     flags.add_machine(p)
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -163,13 +166,14 @@ def main(args):
     folder.check_flags(args)
     report = Console(args.quiet)
     work = load_images(args, report)
+    others = read_others(args, work)
     make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
             "pixels": masks_from_pixels, "depth": masks_from_depth,
             "video": masks_from_video}
     results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
     if not processes.is_first():
         return None
-    write_metrics(args, work, results, rles, report)
+    write_metrics(args, work, results, (rles, others), report)
     if args.review:
         mask_report.write_review(args.out, inputs.image_dir(args), work, rles, ignored, args.review)
     if "scores" in results[0]:
@@ -579,11 +583,23 @@ def describe(args, title, work, rles):
     return result
 
 
-def write_metrics(args, work, results, rles, report):
+def read_others(args, work):
+    """The run lengths of the files of --compare, {path: {(name, class index): run lengths}}."""
+    found = {}
+    for path in args.compare:
+        other = labels.read_masks(path, inputs.image_dir(args), work.classes, only=True)
+        labels.check_masks(path, other, work.sizes)
+        found[str(path)] = other.rles
+    return found
+
+
+def write_metrics(args, work, results, masks, report):
     """Write metrics.json, and print what a mask file holds and what looks wrong in it.
 
-    rles: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv.
+    masks: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv,
+    and what read_others returns.
     """
+    rles, others = masks
     areas = mask_report.measure_areas(rles, work.names, len(work.classes))
     clock = Progress(len(work.names), "counting components", report)
     parts = mask_report.count_components(rles, clock.over(work.names), work.sizes,
@@ -591,6 +607,10 @@ def write_metrics(args, work, results, rles, report):
     pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
     y = work.labels.y if work.labels is not None else None
     facts = mask_report.summarise(areas, parts, y, pixels)
+    for path, other in others.items():
+        dice = mask_report.agreement(rles, other, work.names, work.sizes, len(work.classes))
+        for fact, value in zip(facts, dice, strict=True):
+            fact.setdefault("agreement", {})[path] = value
     cell = None
     if args.method in FROM_MAPS:
         grid = np.load(args.out / "maps.npy", mmap_mode="r").shape[2:]

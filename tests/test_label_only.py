@@ -409,6 +409,45 @@ def test_facts_and_advice_by_hand():
     assert "ROC-AUC is 0.55" in said[2]
 
 
+def test_agreement_is_the_mean_dice_over_images_with_either_mask():
+    rng = np.random.default_rng(1)
+    names, sizes = list("vwxyz"), {n: (6, 5) for n in "vwxyz"}
+    masks = rng.random((2, 5, 2, 6, 5)) < 0.4
+    masks[:, 0, 0], masks[0, 1, 0], masks[:, :, 1] = False, False, False
+    rles = [{(n, c): rle_encode(m[i, c]) for i, n in enumerate(names) for c in range(2)}
+            for m in masks]
+    wanted = []
+    for i in range(1, 5):
+        a, b = masks[0, i, 0].ravel().tolist(), masks[1, i, 0].ravel().tolist()
+        wanted.append(2 * sum(x and y for x, y in zip(a, b, strict=True)) / (sum(a) + sum(b)))
+    found = mask_report.agreement(*rles, names, sizes, 2)
+    assert found == [pytest.approx(sum(wanted) / 4, abs=1e-12), None] and wanted[0] == 0
+
+
+def test_masks_are_compared_with_those_of_other_files(ground, contrast_run, tmp_path, capsys, refused):
+    folder, _ = ground
+    path = contrast_run / "masks.csv"
+    first, *rows = path.read_text().splitlines()
+    half = [r if i // 3 % 2 else r.rpartition(",")[0] + "," for i, r in enumerate(rows)]
+    (tmp_path / "half.csv").write_text("\n".join([first, *half]))
+    flags = ("--images", folder / "train_images", "--labels", folder / "labels.csv", "--cls",
+             folder / "none", "--method", "contrast", "--compare")
+    assert call("make_masks", *flags, path, tmp_path / "half.csv", "--out", tmp_path / "a") == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"agreement with {re.escape(str(path))} \(mean Dice\)\s+1.0000\s+1.0000", said)
+    facts = json.loads((tmp_path / "a/metrics.json").read_text())["masks"]
+    ours, other = (read_labels(p, classes=["a", "b"]).rles for p in (path, tmp_path / "half.csv"))
+    for c, fact in enumerate(facts):  # a mask agrees with itself, and not at all with none
+        made = [k for k in ours if k[1] == c and ours[k]]
+        kept = sum(bool(other.get(k)) for k in made)
+        assert 0 < kept < len(made)
+        assert list(fact["agreement"].values()) == [1, pytest.approx(kept / len(made))]
+    bad = tmp_path / "bad.csv"
+    bad.write_text(f"{first}\n{rows[0].split(',')[0]},a,1 99999999\n")
+    assert "bad.csv, row 2" in refused("make_masks", *flags, bad, "--out", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 def test_doubt_puts_a_missing_mask_first_and_an_odd_area_before_a_typical_one():
     areas, y = np.array([[100], [100], [1000], [0], [0]]), np.array([[1], [1], [1], [1], [0]])
     score = mask_report.doubt(areas, y, np.array([[0], [100], [0], [0], [0]]))

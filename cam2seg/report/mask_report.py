@@ -9,7 +9,7 @@ import numpy as np
 from ..data import images
 from ..data.csv_files import read_probs, write_csv
 from ..masks import label_components, rle_decode
-from ..metrics import class_aucs
+from ..metrics import class_aucs, mask_counts
 from . import pictures
 from .tables import print_table
 
@@ -73,8 +73,22 @@ def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,
     return facts
 
 
+def agreement(rles: Mapping[tuple[str, int], str], others: Mapping[tuple[str, int], str],
+              names: Sequence[str], sizes: Mapping[str, tuple[int, int]],
+              classes: int) -> list[float | None]:
+    """How far two sets of masks agree: the mean Dice of each class over the images in which either
+    set has a mask of it, None where no image has one.
+
+    rles, others: {(name, class index): run lengths}; sizes: {name: (H, W)}; classes: C.
+    """
+    both, ours, theirs = mask_counts(names, rles, others, sizes, classes)
+    either = ours + theirs > 0
+    dice = 2 * both / np.where(either, ours + theirs, 1)
+    return [float(d[e].mean()) if e.any() else None for d, e in zip(dice.T, either.T, strict=True)]
+
+
 def print_summary(title: str, classes: Sequence[str], facts: Sequence[dict]) -> None:
-    """Print the facts of summarise() as one table."""
+    """Print the facts of summarise() as one table, and "agreement" {file: Dice} where it is one."""
     def column(of):
         return [of(f) for f in facts]
 
@@ -86,6 +100,9 @@ def print_summary(title: str, classes: Sequence[str], facts: Sequence[dict]) -> 
                      *column(lambda f, n=n: f["area_quantiles"] and f["area_quantiles"][n])])
     rows += [["components in a mask, mean", *column(lambda f: f["components_per_mask"])],
              ["pixels of a component, median", *column(lambda f: f["component_pixels"])]]
+    for path in facts[0].get("agreement", {}):
+        rows.append([f"agreement with {path} (mean Dice)",
+                     *column(lambda f, path=path: f["agreement"][path])])
     print_table(title, ["class", *classes], rows)
 
 
