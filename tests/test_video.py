@@ -380,6 +380,17 @@ def test_wrong_frames_and_flags_are_refused(tmp_path, refused):
         f"{folder}/first.csv: no folder has two frames or more, expected a video"
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_benchmark():
+    root = Path(__file__).parent.parent
+    text = (root / "README.md").read_text(encoding="utf-8")
+    measured = {r[0]: r[1:] for r in json.loads(
+        (root / "benchmarks/results/video.json").read_text(encoding="utf-8"))}
+    for title in ("copy", "colour", "untrained", "video"):
+        assert "| " + " | ".join(f"{v:.3f}" for v in measured[title]) + " |" in text
+    assert all(measured["video"][n] > measured[title][n] for n in (0, 1)
+               for title in ("copy", "colour"))
+
+
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips") / "data"
