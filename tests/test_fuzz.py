@@ -3,25 +3,35 @@
     make fuzz      # 100,000 cases; make test runs 2,000, the same ones each time
 """
 
+import copy
 import io
+import json
 import os
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from cam2seg import masks, metrics
+from cam2seg.data import stored_maps
 from cam2seg.data.csv_files import read_csv, read_probs
 from cam2seg.data.errors import DataError
 from cam2seg.data.folds import read_folds
 from cam2seg.data.images import open_image
 from cam2seg.data.labels import read_labels, write_masks
+from cam2seg.methods import contrast
+from cam2seg.runs import checkpoints, restore
 from cam2seg.runs.exits import one_line
+from cam2seg.runs.folder import check_same_run, read_run
+from cam2seg.training import fitted
+from cam2seg.training.fit import append_log
+from cam2seg.training.label_only import ContrastModel
 
 CASES = int(os.environ.get("CAM2SEG_FUZZ", 2000))
-ran = {"CSV": 0, "run lengths": 0, "metrics": 0, "images": 0}
+ran = dict.fromkeys(("CSV", "run lengths", "metrics", "images", "files of a run"), 0)
 
 
 def share(part):
@@ -93,7 +103,7 @@ CONTENT = st.one_of(csv_files(), csv_files(), csv_files(), st.binary(max_size=60
                     st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace")))
 
 
-@share(0.35)
+@share(0.21)
 @given(content=CONTENT, with_images=st.booleans())
 def test_labels(folder, content, with_images):
     ran["CSV"] += 1
@@ -263,3 +273,169 @@ def test_damaged_images(folder, content, edits):
         assert refused(error, path)
         return
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+# Files of a run: right ones with parts changed or taken out, and bytes changed
+
+JUNK = [None, True, 0, -1, 1.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "\x1b[1m",
+        "../a", [], {}, [1], [[1, "x"]], {"a": 1}, [None] * 3, "0" * 300]
+EDITS = st.lists(st.tuples(st.lists(st.integers(0, 40), min_size=1, max_size=5),
+                           st.integers(0, len(JUNK) - 1), st.integers(0, 3)), max_size=3)
+BYTES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=4)), max_size=2)
+
+
+def edited(value, edits):
+    """A copy in which parts are replaced by junk or, one time in four, taken out."""
+    value = copy.deepcopy(value)
+    for picks, junk, action in edits:
+        at, parent, key = value, None, None
+        for pick in picks:
+            keys = list(at) if isinstance(at, dict) else range(len(at)) \
+                if isinstance(at, list) else []
+            if not keys:
+                break
+            parent, key = at, list(keys)[pick % len(keys)]
+            at = at[key]
+        if parent is not None and action:
+            parent[key] = copy.deepcopy(JUNK[junk])
+        elif parent is not None:
+            del parent[key]
+    return value
+
+
+def damaged(content, edits):
+    for place, dropped, put in edits:
+        at = int(place * len(content))
+        content = content[:at] + put + content[at + dropped:]
+    return content
+
+
+def toy(num_classes, weights="none"):
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, num_classes))
+
+
+def of_adam(model):
+    adam = torch.optim.Adam(model.parameters(), lr=0.1)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    adam.step()
+    return adam, torch.optim.lr_scheduler.ReduceLROnPlateau(adam, patience=3)
+
+
+META = {"kind": "toy", "model_args": {"num_classes": 2}, "preprocess": {
+    "size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "classes": ["crack", "pit"]}}
+MODEL = toy(2)
+ADAM, PLATEAU = of_adam(MODEL)
+LAST = {"format": 1, "model": MODEL.state_dict(), **META, "optimizer": ADAM.state_dict(),
+        "scheduler": PLATEAU.state_dict(), "best": [{"epoch": 1, "val_loss": 0.5}],
+        "epochs_done": 1, "args": {"seed": 0}, "partial_epoch": [
+            {"sizes": [2, 1], "losses": torch.ones(2), "rng": torch.ones(4, dtype=torch.uint8)}]}
+
+
+@share(0.02)
+@given(EDITS, BYTES)
+def test_checkpoints(folder, edits, changes):
+    """What check_checkpoints lets pass, a resumed training can take up."""
+    ran["files of a run"] += 1
+    out, file = folder / "run/fold0", io.BytesIO()
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save({"format": 1, "model": MODEL.state_dict(), **META}, out / "epoch1.pt")
+    torch.save(edited(dict(LAST), edits), file)
+    (out / "last.pt").write_bytes(damaged(file.getvalue(), changes))
+    try:
+        restore.check_checkpoints(folder / "run", [0], "oof.csv", toy, META, 3)
+        model = toy(2)
+        best, done, partial = checkpoints.load_training_state(out / "last.pt", "toy", model,
+                                                              *of_adam(model))
+    except checkpoints.CheckpointError as error:
+        assert refused(error, out)
+        return
+    assert all(p.isfinite().all() for p in model.parameters()) and 0 <= done <= 3
+    assert all(np.isfinite(b["val_loss"]) for b in best) and (best or partial)
+
+
+ARGS = {"args": {"seed": 0, "labels": "a.csv"}, "classes": ["crack", "pit"],
+        "sha256": {"a.csv": "ab", "the list of images": "cd"}, "versions": {"torch": "2"}}
+
+
+@share(0.02)
+@given(EDITS, BYTES)
+def test_flags_of_a_run(folder, edits, changes):
+    ran["files of a run"] += 1
+    path = folder / "args.json"
+    path.write_bytes(damaged(json.dumps(edited(ARGS, edits)).encode(), changes))
+    try:
+        found = read_run(path, sha256=dict)
+        assert found["classes"] and all(isinstance(k, str) for k in found["classes"])
+        check_same_run(path, ARGS)
+    except DataError as error:
+        assert one_line(error).isprintable() and str(path) in str(error)
+
+
+@share(0.02)
+@given(st.one_of(st.binary(max_size=80),
+                 st.text(max_size=80).map(lambda t: t.encode("utf-8", "replace"))),
+       st.integers(1, 4))
+def test_logs(folder, content, epoch):
+    """The lines of earlier epochs stay as they are, whatever they say."""
+    ran["files of a run"] += 1
+    out = folder / "logged/fold0"
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("last.pt", "epoch1.pt"):
+        if not (out / name).exists():
+            torch.save(LAST, out / name)
+    path = out / "log.jsonl"
+    path.write_bytes(content)
+    try:
+        restore.check_checkpoints(folder / "logged", [0], "oof.csv", toy, META, 3)
+    except checkpoints.CheckpointError as error:
+        assert refused(error, path)
+        return
+    before = path.read_text(encoding="utf-8").splitlines()[:epoch - 1]
+    append_log(path, {"epoch": epoch})
+    assert path.read_text(encoding="utf-8").splitlines() == [*before, json.dumps({"epoch": epoch})]
+
+
+@share(0.02)
+@given(EDITS, BYTES)
+def test_fitted_models(folder, edits, changes):
+    """Every number of a model that is read is one that masks can be made with."""
+    ran["files of a run"] += 1
+    F = len(contrast.FILTERS)
+    model = ContrastModel([contrast.FILTERS[0], None], [1, -1], np.zeros((2, F, 2)),
+                          [np.ones(3), np.array([])], None)
+    fitted.write(folder, ["1", "pit"], model)
+    path = folder / fitted.FILE
+    value = edited(json.loads(path.read_text()), edits)
+    path.write_bytes(damaged(json.dumps(value).encode(), changes))
+    try:
+        found = fitted.read(folder, "contrast", ["1", "pit"])
+    except DataError as error:
+        assert refused(error, path)
+        return
+    assert set(found.filters) <= {*contrast.FILTERS, None} and set(found.signs) <= {1, -1}
+    assert found.scores.shape == (2, F, 2) and not any(np.isnan(o).any() for o in found.otsu)
+
+
+@share(0.02)
+@given(st.one_of(CONTENT, st.just(b"ImageId,fold,H,W,p of 1\na.jpg,0,8,8,0.5\nb.jpg,0,8,8,1\n")),
+       st.sampled_from([np.float16, np.float16, np.float32, np.int8, "S1"]),
+       st.lists(st.integers(0, 3), max_size=5), BYTES, st.sampled_from([0, 1, 2, float("nan")]))
+def test_stored_maps(folder, index, kind, shape, changes, value):
+    ran["files of a run"] += 1
+    out, file = folder / "maps", io.BytesIO()
+    out.mkdir(exist_ok=True)
+    shape = shape if len(shape) != 3 else (2, 1, *shape[1:])
+    with np.errstate(all="ignore"):
+        np.save(file, np.full(shape, np.float16(value)).astype(kind))
+    (out / "maps.npy").write_bytes(damaged(file.getvalue(), changes))
+    (out / "maps.csv").write_bytes(index)
+    try:
+        names, classes, probs, maps = stored_maps.read(out)
+        stored_maps.check_index(out, names, np.zeros(len(names), int),
+                                dict.fromkeys(names, (8, 8)))
+    except DataError as error:
+        assert refused(error, out)
+        return
+    assert maps.shape[:2] == probs.shape == (len(names), len(classes))
+    assert ((maps >= 0) & (maps <= 1)).all()

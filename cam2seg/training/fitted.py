@@ -76,7 +76,7 @@ def read(folder: Path, method: str, classes: Sequence[str]) -> Model:
         if method != "contrast":
             model = _pixel_model(found["pixels"], model, C)
         return _auto_model(found, model, C) if method == "auto" else model
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error}), expected a file "
                         "written by make_masks.py") from error
 
@@ -87,12 +87,17 @@ def _contrast_model(plain, C):
     if gaussians is not None:
         (mu, S), D = gaussians, 3 * len(texture.TEXTURE)
         gaussians = _array(mu, (C, D)), _array(S, (C, D, D))
+        if not all(np.isfinite(part).all() for part in gaussians):
+            raise ValueError("a Gaussian that is not finite")
         np.linalg.cholesky(S)  # raises a ValueError where S is no covariance
+    otsu = [_array(o, (len(o),)) for o in _list(plain["otsu"], C)]
+    if any(np.isnan(o).any() for o in otsu):
+        raise ValueError("a threshold that is no number")
     return ContrastModel(
         filters=[None if f is None else FILTERS[f] for f in _list(plain["filters"], C)],
         signs=[_sign(s) for s in _list(plain["signs"], C)],
         scores=np.where(np.isnan(scores), -np.inf, scores),
-        otsu=[_array(o, (len(o),)) for o in _list(plain["otsu"], C)], texture=gaussians)
+        otsu=otsu, texture=gaussians)
 
 
 def _pixel_model(plain, alone, C):
