@@ -45,3 +45,10 @@ def test_half_made_maps_of_another_grid_are_refused_in_one_line(tmp_path):
     assert again.done().tolist() == [True, False, False]
     with pytest.raises(DataError, match=r"maps.npy.tmp: maps of \(4, 6\) cells, expected \(8, 6\)"):
         again.add([1], np.zeros((1, 2, 8, 6), np.float16), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("value", [10**400, -10**9999, math.inf, math.nan],
+                         ids=["long", "longer", "inf", "nan"])
+def test_a_number_that_no_float_can_hold_is_none(value):
+    assert fault(value, Number(), "x").startswith("x ")
+    assert fault(value, Whole(), "x").startswith("x ")

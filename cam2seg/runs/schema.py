@@ -61,10 +61,15 @@ def fault(value: Any, form: Any, name: str = "") -> str | None:
         return _fault_of_list(value, form, name)
     if isinstance(form, (Whole, Number)):
         kinds = int if isinstance(form, Whole) else (int, float)
-        fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) \
-            and form.least <= value <= form.most
+        fits = isinstance(value, kinds) and not isinstance(value, bool) \
+            and form.least <= value <= form.most and abs(value) < math.inf and not _too_long(value)
         return None if fits else f"{name} {short(value)}, expected {_said(form)}"
     return None if isinstance(value, form) else f"{name} {short(value)}, expected {_said(form)}"
+
+
+def _too_long(value):
+    """Whether a whole number is too long for a float."""
+    return isinstance(value, int) and value.bit_length() > 1000
 
 
 def _fault_of_list(value, form, name):
@@ -87,6 +92,8 @@ def short(value: Any) -> str:
     """A value as a message shows it: its type where it is a tensor, and 60 characters at most."""
     if isinstance(value, torch.Tensor):
         return f"(tensor {tuple(value.shape)})"
+    if _too_long(value):
+        return f"(a whole number of {value.bit_length()} bits)"
     text = repr(value) if not isinstance(value, (list, tuple, dict)) or len(value) < 50 \
         else f"({type(value).__name__} of {len(value)})"
     return text if len(text) <= 60 else f"{text[:60]}..."
