@@ -6,7 +6,9 @@ confidence.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -75,15 +77,19 @@ def counts_at_thresholds(args: argparse.Namespace, work: Any, thresholds: Sequen
                          report: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixel counts inter, pred (N, C, T) and truth (N, C) for all T thresholds in one pass."""
     inter, pred, truth = [], [], []
+
+    def count(i):
+        size = work.sizes[work.names[i]]
+        true = masks.decode_all(work.labels.rles, work.names[i], size, len(work.classes))
+        full = cam.numpy_maps(work.maps[i], size, args.norm, args.norm_after)
+        return *metrics.threshold_counts(full, true, thresholds), true.sum(axis=(1, 2))
+
     clock = Progress(len(work.names), "search", report)
-    for name, small in zip(work.names, work.maps, strict=True):
-        true = masks.decode_all(work.labels.rles, name, work.sizes[name], len(work.classes))
-        full = cam.numpy_maps(small, work.sizes[name], args.norm, args.norm_after)
-        both = metrics.threshold_counts(full, true, thresholds)
-        inter.append(both[0])
-        pred.append(both[1])
-        truth.append(true.sum(axis=(1, 2)))
-        clock.add(1)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # NumPy compares without the GIL
+        for both in pool.map(count, range(len(work.names))):
+            for counts, found in zip((inter, pred, truth), both, strict=True):
+                counts.append(found)
+            clock.add(1)
     return np.array(inter), np.array(pred), np.array(truth)
 
 
