@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 128
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine
 
-.PHONY: demo demo-pretrained test peers fuzz mutants crash bench readings severstal clean
+.PHONY: demo demo-pretrained test peers fuzz mutants crash bench growth readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -66,9 +66,11 @@ mutants: $(VENV)/test
 crash: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) tests/crash.py
 
-bench: $(VENV)/test
-	$(PY) benchmarks/speed.py
-	$(PY) benchmarks/memory.py
+bench: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(PY) benchmarks/speed.py
+
+growth: $(VENV)/test
+	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py
 
 # The classifiers of `make demo`; or DATA=neu CLS=runs/cls, all folds trained on it.
 CLS = $(OUT)/cls

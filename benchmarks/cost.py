@@ -9,6 +9,7 @@ they are what benchmarks/results/speed.json has measured on one core, scaled by 
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ def measured(folder, size):
             for r in part]
 
     def seconds(start, peer, of="ours"):
-        return next(r[of] for r in rows if r["work"].startswith(start) and peer in r["peer"])
+        return next((r[of] for r in rows if r["work"].startswith(start) and peer in r["peer"]),
+                    math.nan)  # not measured yet: a flag must give the rate
 
     pixels = size[0] * size[1]
     growth = json.loads((folder / "growth.json").read_text())
@@ -101,6 +103,8 @@ def main(args):
     rates = rates._replace(
         train_cls=given, forward=args.forward or rates.forward,
         train_seg=args.train_seg or given * rates.train_seg / rates.train_cls)
+    if math.isnan(sum(rates)):
+        raise SystemExit("no rate of training is measured: give --train and --train-seg")
     found = hours(rates, PLANS[args.plan], args.images, args.folds, args.epochs, args.devices)
     print("| stage | hours |\n| --- | --- |")
     for stage, h in [*found.items(), ("in all", sum(found.values()))]:

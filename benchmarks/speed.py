@@ -126,7 +126,7 @@ def main(args):
         args.out.write_text(json.dumps({
             "machine": here, "versions": versions(),
             "parts": {k: rows for k, rows in parts.items() if rows}}, indent=1) + "\n")
-    print("\n" + markdown([r for name in PARTS for r in parts[name] or []]))
+    print("\n" + markdown([r for name in PARTS for r in parts[name] or []]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""benchmarks/growth.py and cost.py: docs/cost.md shows what they have measured and computed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import cost  # noqa: E402
+import growth  # noqa: E402
+
+from cam2seg import models  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results"
+
+
+def test_the_page_on_costs_shows_the_growth_that_was_measured():
+    found = json.loads((RESULTS / "growth.json").read_text())
+    assert growth.markdown(found) in (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+
+
+def test_hours_of_round_rates():
+    """36 images, 2 folds and 10 epochs at rates of one image in 100 seconds and their multiples."""
+    rates = cost.Rates(train_cls=0.01, train_seg=0.005, forward=0.04, search=0.1, check=1.0)
+    found = cost.hours(rates, cost.Plan(), 36, 2, 10, 1)
+    assert found == pytest.approx({
+        "checking the images": 0.03, "train_cls": 10 + 2.5, "make_masks": 1.875, "--search": 0.1,
+        "train_seg": 20 + 5})
+    many = cost.hours(rates, cost.Plan(), 36, 2, 10, 4)
+    assert many["train_cls"] == pytest.approx(12.5 / 4)
+    assert many["--search"] == found["--search"]  # it runs on the CPU of the first process
+
+
+def test_a_forward_of_b3_multiplies_as_often_as_the_plan_says():
+    count = []
+    for arch in ("b0", "b3"):
+        with torch.device("meta"), FlopCounterMode(display=False) as mode:
+            models.Classifier(arch, 4).eval()(torch.empty(1, 3, 256, 1600))
+        count.append(mode.get_total_flops())
+    assert count[1] / count[0] == pytest.approx(cost.B3, abs=0.01)
