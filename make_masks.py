@@ -36,21 +36,18 @@ if __name__ == "__main__":
 import argparse
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import csv_files, files, folds, image_folder, labels
-from cam2seg.data.errors import DataError
+from cam2seg.data import labels
 from cam2seg.report import mask_report
 from cam2seg.report.tables import print_table
-from cam2seg.runs import endings, flags, folder, inputs, locks, processes
+from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
+from cam2seg.training.work import FROM_MAPS, label_auc, load_images, read_others
 
-FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
-             "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
 METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth", "video")
 
 
@@ -148,29 +145,14 @@ def add_depth(p):
                    help="part of the points that may lie below the floor, DEV-48")
 
 
-class Work(NamedTuple):
-    """The images that get masks, and all that turns their maps into masks."""
-
-    names: list  # N image names
-    labels: labels.Labels | None
-    sizes: dict  # {name: (H, W)}
-    digests: dict  # {name: SHA-256 of the file}
-    fold: np.ndarray  # int (N,): the fold that holds each image out; -1 outside the folds
-    classes: list  # C class names
-    maps: np.ndarray | None = None  # (N, C, h, w), each divided by its maximum
-    gate: np.ndarray | None = None  # (N, C); a class is accepted where it reaches the confidence
-
-
 def main(args):
     processes.join()
     folder.check_flags(args)
     report = Console(args.quiet)
     work = load_images(args, report)
     others = read_others(args, work)
-    make = {"contrast": masks_from_contrast, "auto": masks_from_auto, "seg": masks_from_seg,
-            "pixels": masks_from_pixels, "depth": masks_from_depth,
-            "video": masks_from_video}
-    results, rles, ignored = make.get(args.method, masks_from_maps)(args, work, report)
+    make = masks_from_maps if args.method in FROM_MAPS else masks_by_another_way
+    results, rles, ignored = make(args, work, report)
     if not processes.is_first():
         return None
     write_metrics(args, work, results, (rles, others), report)
@@ -236,6 +218,7 @@ def masks_from_maps(args, work, report):
     which there are none.
     """
     from cam2seg.training import map_masks
+    from cam2seg.training.ways import load_or_make_maps
     maps, probs = load_or_make_maps(args, work, report)
     if not processes.is_first():
         return [], {}, {}
@@ -258,306 +241,21 @@ def masks_from_maps(args, work, report):
     return results, made.get("masks_labels", made["masks"]), {}
 
 
-def masks_from_contrast(args, work, report):
-    """Write masks.csv, ignore.csv and folds.csv from images and labels alone; see methods/contrast.
+def masks_by_another_way(args, work, report):
+    """Write masks.csv and ignore.csv by a --method that is not the paper's; see training/ways.
 
     Returns what masks_from_maps returns. True masks are used for nothing but the scores.
     """
-    from cam2seg.training import fitted, label_only
-    model = fitted.given(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
-                     work.digests, work.fold)
-    if not processes.is_first():
+    from cam2seg.training import ways
+    make = {"contrast": ways.masks_from_contrast, "pixels": ways.masks_from_pixels,
+            "auto": ways.masks_from_auto, "seg": ways.masks_from_seg,
+            "depth": ways.masks_from_depth, "video": ways.masks_from_video}
+    made = make[args.method](args, work, report, print_table)
+    if made is None:
         return [], {}, {}
-    log_image, y = log_images(args, work), work.labels.y.astype(bool)
-    model = model or fitted.write(args.out, work.classes, label_only.fit(log_image, y, report))
-    rows = label_only.choice_rows(model, work.classes)
-    print_table("Filter and sign that the labels choose, with T of [C-5], and the next best",
-                ["class", "first", "T", "second", "T"], rows)
-    for name, chosen in zip(work.classes, model.filters, strict=True):
-        if chosen is None:
-            report("warning", text=f"class {name}: no filter tells its images from the others, so "
-                                   "--method contrast makes no mask of it")
-    made = label_only.make_masks(
-        lambda i: label_only.masks_of_image(log_image(i), y[i], model), work.names, y, report)
-    return [write_label_masks(args, work, *made, rows)], *made
-
-
-def masks_from_pixels(args, work, report):
-    """Write masks.csv, ignore.csv and folds.csv from images and labels; see methods/pixels.
-
-    Returns what masks_from_maps returns. True masks are used for nothing but the scores.
-    """
-    from cam2seg.training import fitted, label_only, pixel_masks
-    model = fitted.given(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
-                     work.digests, work.fold)
-    if not processes.is_first():
-        return [], {}, {}
-    log_image, y = log_images(args, work), work.labels.y.astype(bool)
-    # The folds of --fitted are those of other images.
-    fold = work.fold if model is None else np.full(len(work.names), -1)
-    model = model or fitted.write(args.out, work.classes,
-                                  pixel_masks.fit(log_image, y, fold, report))
-    rows = pixel_masks.choice_rows(model, work.classes)
-    print_table("What the labels choose for each class, [C-32]", pixel_masks.COLUMNS, rows)
-    made = label_only.make_masks(
-        lambda i: pixel_masks.masks_of_image(log_image(i), y[i], int(fold[i]), model),
-        work.names, y, report)
-    return [write_label_masks(args, work, *made, rows)], *made
-
-
-def masks_from_auto(args, work, report):
-    """Write masks.csv and ignore.csv from images, labels and the classifier; see methods/auto.
-
-    Returns what masks_from_maps returns. True masks are used for nothing but the scores. Images
-    without labels have the classes that reach --confidence.
-    """
-    from cam2seg import cam
-    from cam2seg.training import auto_masks, fitted, label_only
-    model = fitted.given(args, work.classes)
-    maps, probs = load_or_make_maps(args, work, report)
-    if not processes.is_first():
-        return [], {}, {}
-    log_image = log_images(args, work)
-    y = probs >= args.confidence if work.labels is None else work.labels.y.astype(bool)
-
-    def maps_of(i):
-        return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
-
-    model = model or fitted.write(args.out, work.classes,
-                                  auto_masks.fit(log_image, maps_of, y, probs, work.fold, report))
-    rows = auto_masks.choice_rows(model, work.classes)
-    print_table("What the labels choose for each class, [C-22]", auto_masks.COLUMNS, rows)
-    made = label_only.make_masks(
-        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]),
-                                            model), work.names, y, report)
-    return [write_label_masks(args, work, *made, rows)], *made
-
-
-def masks_from_seg(args, work, report):
-    """Write masks.csv, ignore.csv and, where all images have a fold, folds.csv, from the U-Nets of
-    a run; see training/seg_masks.
-
-    Returns what masks_from_maps returns. True masks are used for nothing but the scores.
-    """
-    from cam2seg.training import seg_masks
-    y = work.labels.y.astype(bool)
-    scores = [mask_report.label_auc(run / "oof.csv", work.names, y, work.classes)
-              for run in args.seg]
-    run = args.seg[seg_masks.choose_run(scores)]
-    rows = [[str(path), *auc] for path, auc in zip(args.seg, scores, strict=True)]
-    print_table("How well the held-out U-Nets tell the labels, ROC-AUC [C-27]",
-                ["run", *work.classes], rows)
-    if len(args.seg) > 1:
-        print(f"the masks come from {run}")
-    work = with_held_out_folds(args, run, "best.pt", work)
-    y = work.labels.y.astype(bool)
-    folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
-                     work.classes, work.names, work.digests,
-                     work.fold if (work.fold >= 0).all() else None)
-    if not processes.is_first():
-        return [], {}, {}
-    made = seg_masks.make_masks(run, inputs.image_dir(args), work.names, work.fold, y, args.select,
-                                report)
-    return [write_label_masks(args, work, *made, rows)], *made
-
-
-def masks_from_depth(args, work, report):
-    """Write masks.csv, ignore.csv and folds.csv from depth; see methods/depth.
-
-    Returns what masks_from_maps returns.
-    """
-    from cam2seg.training import depth_masks
-    model = depth_masks.model_of(args)
-    paths = depth_masks.check(model, work.names, work.sizes, report)
-    folder.start_run(args, paths, work.classes, work.names, work.digests, work.fold)
-    if not processes.is_first():
-        return [], {}, {}
-    *made, share = depth_masks.make_masks(model, work.names, paths, work.sizes, report)
-    spans = [name.split("_") for name in work.classes]
-    print_table(f"{args.out}/masks.csv: {len(work.names)} images, part of the pixels",
-                ["height", *(angle for _, angle in spans[:share.shape[1]])],
-                [[height, *row] for (height, _), row in
-                 zip(spans[::share.shape[1]], share.tolist(), strict=True)])
-    return [write_label_masks(args, work, *made, share.tolist())], *made
-
-
-def masks_from_video(args, work, report):
-    """Write masks.csv, ignore.csv and folds.csv from the masks of first frames; see methods/video.
-
-    Returns what masks_from_maps returns. Masks of other frames are used for nothing but the scores.
-    """
-    from cam2seg.training import devices, video_masks
-    given = labels.read_masks(args.first, inputs.image_dir(args), work.classes, True)
-    labels.check_masks(args.first, given, work.sizes)
-    videos = video_masks.check(args.first, given, work.names, work.sizes)
-    truth = work.labels
-    if truth is not None and (truth.rles is None or len(truth.names) < truth.in_folder):
-        raise DataError(f"{inputs.label_path(args)}: expected masks of all frames, to score ours")
-    device = devices.pick_device(args.device)
-    folder.start_run(args, [args.first, inputs.label_path(args)], work.classes, work.names,
-                     work.digests, video_masks.folds(videos, work.names))
-    if not processes.is_first():
-        return [], {}, {}
-
-    def read(video, t):
-        size = video_masks.working_size(video.size, args.size)
-        return video_masks.read_frame(inputs.image_dir(args) / video.names[t], size)
-
-    net = video_masks.train(videos, read, args.steps, args.out, device, report)
-    made = video_masks.make_masks(net, videos, read, (args.radius, args.memory), report)
-    result = write_label_masks(args, work._replace(labels=None), *made, None)
-    if truth is not None:
-        result["J and F"] = video_masks.scores(videos, truth, made[0])
-    return [result], *made
-
-
-def log_images(args, work):
-    """The function from a row number of `work` to the logarithm [C-1] of its image."""
-    from cam2seg.training import label_only
-    image_dir = inputs.image_dir(args)
-    return lambda i: label_only.log_image(image_dir / work.names[i])
-
-
-def write_label_masks(args, work, rles, ignored, choice):
-    """Write masks.csv and ignore.csv, and return what metrics.json says of the masks."""
-    labels.write_masks(args.out / "ignore.csv", work.names, work.classes, ignored)
-    return {**describe(args, "masks", work, rles), "choice": choice}
-
-
-def load_images(args, report):
-    """Work without maps: the images to be masked, their labels and folds, all checked."""
-    if args.first and args.method != "video":
-        raise DataError("--first is for --method video")
-    if args.method == "depth":
-        from cam2seg.methods.depth import class_names
-        from cam2seg.training import depth_masks
-        made = class_names(depth_masks.model_of(args).bins)
-        names, seen, fold = depth_masks.load(args, report)
-        return Work(names, None, seen.sizes, seen.digests, fold, made)
-    path, found = inputs.label_path(args), None
-    if args.method in ("contrast", "pixels"):
-        classes, only = None, False
-    else:
-        classes, only = first_classes(args) if args.method == "video" else trained_classes(args)
-    if path and (path.exists() or args.labels):
-        found, seen = inputs.load_labels(args, report, classes, only)
-        names = found.names
-    else:
-        names = image_folder.list_images(inputs.image_dir(args))
-        seen = inputs.scan(inputs.image_dir(args), names, report)
-    by_labels = args.method in ("contrast", "pixels", "seg")
-    if (args.gate == "labels" or args.search or by_labels) and found is None:
-        raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
-    if args.method == "auto" and found is None and not args.fitted:
-        raise DataError("--method auto needs --labels, or --fitted with a run that had them")
-    if args.fitted and args.method not in ("contrast", "pixels", "auto"):
-        raise DataError("--fitted is for --method contrast, pixels and auto")
-    if args.depth:
-        raise DataError("--depth is for --method depth")
-    if args.search and args.method not in FROM_MAPS:
-        raise DataError(f"--method {args.method} has no parameters that --search could choose")
-    if args.reuse_maps and (by_labels or args.method == "video"):
-        raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
-    if args.search == "truth" and found.rles is None:
-        raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
-    if args.method in ("contrast", "pixels"):
-        fold = contrast_folds(args, found, seen.thumbnails, report)
-        return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
-    work = Work(names, found, seen.sizes, seen.digests, np.full(len(names), -1), classes)
-    if args.method in ("seg", "video"):  # each finds its folds itself
-        return work
-    work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
-    if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
-        raise DataError(f"{path}: --search needs true masks in two folds or more")
-    return work
-
-
-def first_classes(args):
-    """The classes of the masks by --first, and whether labels may have others, which only score."""
-    if not args.first:
-        raise DataError("--method video needs --first, a CSV with masks of the first frames")
-    chosen = inputs.chosen_classes(args)
-    return labels.read_masks(args.first, inputs.image_dir(args), chosen, bool(chosen)).classes, True
-
-
-def trained_classes(args):
-    """The classes that --cls, or the runs of --seg, were trained on, and whether --classes has
-    chosen them from others."""
-    only, classes, chosen = False, None, inputs.chosen_classes(args)
-    kind = "seg" if args.method == "seg" else "cls"
-    for path in args.seg if kind == "seg" else [args.cls]:
-        if not all((path / name).exists() for name in ("args.json", "folds.csv")):
-            raise DataError(f"--{kind} {path} is no run of train_{kind}.py, which has an args.json "
-                            f"and a folds.csv: {files.contents(path)}")
-        trained = folder.read_run(path / "args.json")
-        only |= bool(trained["args"].get("classes"))
-        if classes and trained["classes"] != classes:
-            raise DataError(f"{path} was trained on {' '.join(trained['classes'])}, expected "
-                            f"{' '.join(classes)}")
-        classes = trained["classes"]
-        if chosen and sorted(chosen) != sorted(classes):
-            raise DataError(f"--classes {' '.join(chosen)}: {path} was trained on "
-                            f"{' '.join(classes)}")
-    return classes, only
-
-
-def contrast_folds(args, found, thumbnails, report):
-    """Fold int (N,) of labelled images: those of --cls where it is a run, else five new ones.
-
-    Those of --method contrast do not depend on the folds; train_seg.py --folds needs them.
-    """
-    path = args.cls / "folds.csv"
-    if path.is_file():
-        return folds.folds_of(path, found.names)
-    groups = inputs.find_groups(args, found.names, thumbnails, report)
-    return folds.make_folds(found.y, 5, groups=groups)
-
-
-def with_held_out_folds(args, run, checkpoint, work):
-    """The same Work with the fold of a run that holds each image out, -1 for an image without one.
-
-    Images of a fold that has no such checkpoint in the run yet are left out.
-    """
-    known = {} if args.new_images else folds.read_folds(run / "folds.csv")
-    work = work._replace(fold=np.array([known.get(n, -1) for n in work.names]))
-    trained = folder.fold_files(run, checkpoint)
-    if not trained:
-        raise DataError(f"{run}: no fold*/{checkpoint}, expected a run of train_cls.py for --cls, "
-                        "or of train_seg.py for --seg")
-    keep = np.isin(work.fold, [-1, *trained])
-    if not keep.any():
-        raise DataError(f"{run}: no image left to mask, expected some in the folds "
-                        f"{', '.join(map(str, trained))}")
-    if not keep.all():
-        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {run} has not "
-              "trained: they get no mask")
-    return work._replace(names=[n for n, k in zip(work.names, keep, strict=True) if k],
-                         fold=work.fold[keep], labels=work.labels and work.labels.keep(keep))
-
-
-def load_or_make_maps(args, work, report):
-    """Maps (N, C, h, w) and probabilities (N, C): those in --out with --reuse-maps, else new ones.
-
-    Also makes the folder of the run.
-    """
-    from cam2seg.training import fitted, held_out_maps
-    images = held_out_maps.Images(work.names, work.fold, work.sizes, work.classes)
-    if args.reuse_maps:
-        if not any((args.out / name).exists() for name in ("maps.csv", "maps.npy")):
-            raise DataError(f"--reuse-maps finds no maps: {files.contents(args.out)}; run without "
-                            "--reuse-maps first, or name the --out of that run")
-        folder.read_run(args.out / "args.json")
-        processes.run_on_first(lambda: locks.lock(args.out), (DataError, OSError))
-        found = held_out_maps.load_maps(args, images)
-        folder.note_flags(args, [inputs.label_path(args)])
-        return found
-    classifiers = held_out_maps.load_classifiers(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *fitted.files(args),
-                            *held_out_maps.network_files(args)], work.classes, work.names,
-                     work.digests)
-    return held_out_maps.make_maps(args, images, classifiers, report)
+    labels.write_masks(args.out / "ignore.csv", made.work.names, work.classes, made.ignored)
+    result = {**describe(args, "masks", made.work, made.rles), "choice": made.choice}
+    return [result | made.scores], made.rles, made.ignored
 
 
 def describe(args, title, work, rles):
@@ -581,16 +279,6 @@ def describe(args, title, work, rles):
         result["scores"] = metrics.mask_scores(*counts)
         result["all_empty"] = metrics.mask_scores(counts[0] * 0, counts[1], counts[2] * 0)
     return result
-
-
-def read_others(args, work):
-    """The run lengths of the files of --compare, {path: {(name, class index): run lengths}}."""
-    found = {}
-    for path in args.compare:
-        other = labels.read_masks(path, inputs.image_dir(args), work.classes, only=True)
-        labels.check_masks(path, other, work.sizes)
-        found[str(path)] = other.rles
-    return found
 
 
 def write_metrics(args, work, results, masks, report):
@@ -626,7 +314,7 @@ def write_metrics(args, work, results, masks, report):
     auc, path = None, args.cls / "oof.csv"
     if args.method not in ("contrast", "pixels", "seg", "video") and y is not None \
             and path.is_file():
-        auc = mask_report.label_auc(path, work.names, y, work.classes)
+        auc = label_auc(path, work.names, y, work.classes)
     for line in mask_report.advice(work.classes, facts, cell, auc):
         report("warning", text=line)
 

@@ -36,6 +36,7 @@ CLASSES = "cam2seg/data/classes.py"
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
+WAYS, WORK = "cam2seg/training/ways.py", "cam2seg/training/work.py"
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -269,10 +270,10 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("masks of classes without the label", LABEL_ONLY,
      "    for c in np.flatnonzero(y):\n        if",
      "    for c in range(len(y)):\n        if"),
-    ("true masks shown to the contrast", "make_masks.py",
+    ("true masks shown to the contrast", WAYS,
      "label_only.make_masks(\n        lambda i: label_only.masks_of_image(log_image(i), y[i], model), "
      "work.names, y, report)", "(work.labels.rles or {}, {})"),
-    ("labels from the true masks", "make_masks.py", "label_only.fit(log_image, y, report)",
+    ("labels from the true masks", WAYS, "label_only.fit(log_image, y, report)",
      "label_only.fit(log_image, y if work.labels.rles is None else ~y, report)"),
     ("components joined by their sides alone", MASKS, "(row - 1) * wide + start)",
      "(row - 1) * wide + start + 1)"),
@@ -302,7 +303,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      'in list(folder.fold_files(args.out, "best.pt").values())[:1]]'),
     ("new images mapped by one network", MAPS, "list(classifiers.nets.values()) if k == -1",
      "list(classifiers.nets.values())[:1] if k == -1"),
-    ("images of the folds mapped by all networks", "make_masks.py",
+    ("images of the folds mapped by all networks", WORK,
      "known = {} if args.new_images else", "known = {} if True else"),
     ("folds by their order, not by name", "train_seg.py",
      "fold = np.array([known[n] for n in given.names])",
@@ -355,7 +356,7 @@ SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
 OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
                LABELS: ["tests/test_data.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
-               MAP_MASKS: SCRIPTS, PREDICTOR: [LEAKS],
+               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
                FILES: ["tests/test_runs.py"], RESTORE: ["tests/test_streams.py"],
                STREAMS: ["tests/test_streams.py"], RUN_FOLDER: ["tests/test_same_run.py"],

@@ -13,7 +13,6 @@ import torch
 from conftest import call, contents
 from PIL import Image
 
-import make_masks
 from cam2seg.data.csv_files import write_csv
 from cam2seg.data.labels import read_labels
 from cam2seg.demo import toys
@@ -21,7 +20,7 @@ from cam2seg.masks import rle_decode, rle_encode
 from cam2seg.methods import contrast, reflection, texture
 from cam2seg.metrics import mask_counts, mask_scores
 from cam2seg.report import mask_report
-from cam2seg.training import label_only
+from cam2seg.training import label_only, ways
 
 FAST = ("--workers", 0, "--device", "cpu", "--weights", "none", "--size", 32, 32, "--batch-size", 8)
 
@@ -172,31 +171,36 @@ def test_the_code_that_draws_masks_does_not_name_a_true_mask(module):
                         "Progress", "silent"}
 
 
-def test_make_masks_hands_the_labels_alone_to_the_code_that_draws_masks():
-    """All that label_only and auto_masks get from make_masks.py, and all that is taken of labels."""
-    tree = ast.parse(Path(make_masks.__file__).read_text())
-    paths = [n for n in tree.body if getattr(n, "name", "") in (
-        "masks_from_contrast", "masks_from_auto", "log_images")]
-    nodes = [node for path in paths for node in ast.walk(path)]
+def test_the_ways_hand_the_labels_alone_to_the_code_that_draws_masks():
+    """All that the code of the label-only ways gets, and all that is taken of labels."""
+    tree = ast.parse(Path(ways.__file__).read_text())
+    paths = {n.name: n for n in tree.body if getattr(n, "name", "") in (
+        "masks_from_contrast", "masks_from_pixels", "masks_from_auto", "_log_images")}
+    nodes = [node for path in paths.values() for node in ast.walk(path)]
     given = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
-             and ast.unparse(node.func).startswith(("label_only.", "auto_masks."))]
-    assert len(paths) == 3 and sorted(set(given)) == [
+             and ast.unparse(node.func).startswith(("label_only.", "auto_masks.", "pixel_masks."))]
+    masks_of = {
+        "auto": "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]), model)",
+        "contrast": "label_only.masks_of_image(log_image(i), y[i], model)",
+        "pixels": "pixel_masks.masks_of_image(log_image(i), y[i], int(fold[i]), model)"}
+    assert len(paths) == 4 and sorted(set(given)) == sorted([
+        *masks_of.values(),
+        *(f"label_only.make_masks(lambda i: {made}, work.names, y, report)"
+          for made in masks_of.values()),
         "auto_masks.choice_rows(model, work.classes)",
         "auto_masks.fit(log_image, maps_of, y, probs, work.fold, report)",
-        "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]), model)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
-        "label_only.make_masks(lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], "
-        "int(work.fold[i]), model), work.names, y, report)",
-        "label_only.make_masks(lambda i: label_only.masks_of_image(log_image(i), y[i], model), "
-        "work.names, y, report)",
-        "label_only.masks_of_image(log_image(i), y[i], model)"]
+        "pixel_masks.choice_rows(model, work.classes)",
+        "pixel_masks.fit(log_image, y, fold, report)"])
     taken = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)
              and ast.unparse(node).startswith("work.labels")]
     assert set(taken) == {"work.labels", "work.labels.y", "work.labels.y.astype"}
-    assert "y = (log_images(args, work), work.labels.y.astype(bool))" in ast.unparse(paths[0])
+    for name in ("masks_from_contrast", "masks_from_pixels"):
+        assert "y = (_log_images(args, work), work.labels.y.astype(bool))" \
+            in ast.unparse(paths[name])
     assert "y = probs >= args.confidence if work.labels is None else work.labels.y.astype(bool)" \
-        in ast.unparse(paths[1])
+        in ast.unparse(paths["masks_from_auto"])
 
 
 # The steps, each from the formulas

@@ -19,11 +19,12 @@ from cam2seg.data.dataset import ImageSet
 from cam2seg.data.labels import Labels, read_labels
 from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
 from cam2seg.runs.progress import silent
-from cam2seg.training import held_out_maps
+from cam2seg.training import held_out_maps, ways
 from cam2seg.training.batches import Batches
 from cam2seg.training.cross_validation import Fold
 from cam2seg.training.fit import Settings
 from cam2seg.training.predictor import Predictor
+from cam2seg.training.work import Work
 
 NAMES = [f"{i:02d}.jpg" for i in range(12)]  # the images of the fixture `photos`, grey 20 i
 FOLD = np.array([0, 1, 2] * 4)
@@ -45,13 +46,13 @@ def made(tmp_path, monkeypatch):
     maps = rng.uniform(0.1, 1, (12, 2, 4, 4))
     maps = (maps / maps.max(axis=(2, 3), keepdims=True)).astype(np.float16)
     probs = rng.random((12, 2))
-    monkeypatch.setattr(make_masks, "load_or_make_maps", lambda args, work, report: (maps, probs))
+    monkeypatch.setattr(ways, "load_or_make_maps", lambda args, work, report: (maps, probs))
 
     def results(y, rles, *flags):
         args = make_masks.get_args(["--out", str(tmp_path), *map(str, flags)])
         labels = Labels(NAMES, ["1", "2"], np.array(y, np.uint8), rles, {})
         sizes = dict.fromkeys(NAMES, (8, 8))
-        work = make_masks.Work(NAMES, labels, sizes, {}, FOLD % 2, labels.classes)
+        work = Work(NAMES, labels, sizes, {}, FOLD % 2, labels.classes)
         return make_masks.masks_from_maps(args, work, silent)[0]
 
     results.maps, results.probs, results.out = maps, probs, tmp_path

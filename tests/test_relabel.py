@@ -10,7 +10,7 @@ from conftest import call
 from cam2seg import masks, metrics
 from cam2seg.data.labels import read_masks
 from cam2seg.methods import relabel
-from cam2seg.report.mask_report import label_auc
+from cam2seg.training.work import label_auc
 from cam2seg.training import seg_masks
 
 

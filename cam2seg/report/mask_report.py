@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..data import images
-from ..data.csv_files import read_probs, write_csv
+from ..data.csv_files import write_csv
 from ..masks import label_components, rle_decode
-from ..metrics import class_aucs, mask_counts
+from ..metrics import mask_counts
 from . import pictures
 from .tables import print_table
 
@@ -33,20 +33,6 @@ def count_components(rles: Mapping[tuple[str, int], str], names: Iterable[str],
     return np.array([[label_components(rle_decode(rles[name, c], sizes[name]))[1]
                       if rles.get((name, c)) else 0 for c in range(classes)] for name in names],
                     np.int64)
-
-
-def label_auc(path: Path | str, names: Sequence[str], y: np.ndarray,
-              classes: Sequence[str]) -> list[float | None]:
-    """ROC-AUC of each class by held-out scores of the images.    [C-27]
-
-    path: oof.csv of a run; the score is the probability of the class by train_cls.py, and the
-    largest probability of a pixel by train_seg.py. y: (N, C), the labels of the named images, of
-    which those without a row are left out. None for a class that all images have, or none.
-    """
-    scores = read_probs(path, classes)
-    rows = [i for i, name in enumerate(names) if name in scores]
-    y, p = y[rows], np.array([scores[names[i]] for i in rows])
-    return class_aucs(y, p)
 
 
 def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,

@@ -20,7 +20,7 @@ STEP = 4  # every fourth row and column of them
 def choose_run(scores: Sequence[Sequence]) -> int:
     """The first of the runs with the highest mean ROC-AUC over the classes that have one.
 
-    scores: for each run what mask_report.label_auc gives for its oof.csv.    [C-27]
+    scores: for each run what work.label_auc gives for its oof.csv.    [C-27]
     """
     means = [np.mean([a for a in one if a is not None] or [0.0]) for one in scores]
     return int(np.argmax(means))

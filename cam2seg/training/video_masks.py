@@ -24,7 +24,6 @@ from ..methods import video
 from ..runs.checkpoints import load_training_state, save_checkpoint
 from ..runs.progress import Progress, silent
 from ..runs.signals import Stopped
-from . import devices
 
 LONGEST = 256  # pixels along the longer side of a frame as the network sees it, DEV-51
 BATCH, CROP, GAP, RATE = 4, 64, 3, 1e-3  # pairs, pixels, frames, Adam's rate, DEV-52

@@ -1,0 +1,167 @@
+"""The images that make_masks.py masks, with their labels and folds, all checked before the work
+begins. Nothing here needs torch.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data import files, folds, image_folder, labels
+from ..data.csv_files import read_probs
+from ..data.errors import DataError
+from ..metrics import class_aucs
+from ..runs import folder, inputs
+
+FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
+             "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
+
+
+class Work(NamedTuple):
+    """The images that get masks, and all that turns their maps into masks."""
+
+    names: list  # N image names
+    labels: labels.Labels | None
+    sizes: dict  # {name: (H, W)}
+    digests: dict  # {name: SHA-256 of the file}
+    fold: np.ndarray  # int (N,): the fold that holds each image out; -1 outside the folds
+    classes: list  # C class names
+    maps: np.ndarray | None = None  # (N, C, h, w), each divided by its maximum
+    gate: np.ndarray | None = None  # (N, C); a class is accepted where it reaches the confidence
+
+
+def load_images(args: argparse.Namespace, report: Callable) -> Work:
+    """Work without maps: the images to be masked, their labels and folds, all checked."""
+    if args.first and args.method != "video":
+        raise DataError("--first is for --method video")
+    if args.method == "depth":
+        from ..methods.depth import class_names
+        from . import depth_masks
+        made = class_names(depth_masks.model_of(args).bins)
+        names, seen, fold = depth_masks.load(args, report)
+        return Work(names, None, seen.sizes, seen.digests, fold, made)
+    path, found = inputs.label_path(args), None
+    if args.method in ("contrast", "pixels"):
+        classes, only = None, False
+    else:
+        classes, only = _first_classes(args) if args.method == "video" else _trained_classes(args)
+    if path and (path.exists() or args.labels):
+        found, seen = inputs.load_labels(args, report, classes, only)
+        names = found.names
+    else:
+        names = image_folder.list_images(inputs.image_dir(args))
+        seen = inputs.scan(inputs.image_dir(args), names, report)
+    by_labels = args.method in ("contrast", "pixels", "seg")
+    if (args.gate == "labels" or args.search or by_labels) and found is None:
+        raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
+    if args.method == "auto" and found is None and not args.fitted:
+        raise DataError("--method auto needs --labels, or --fitted with a run that had them")
+    if args.fitted and args.method not in ("contrast", "pixels", "auto"):
+        raise DataError("--fitted is for --method contrast, pixels and auto")
+    if args.depth:
+        raise DataError("--depth is for --method depth")
+    if args.search and args.method not in FROM_MAPS:
+        raise DataError(f"--method {args.method} has no parameters that --search could choose")
+    if args.reuse_maps and (by_labels or args.method == "video"):
+        raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
+    if args.search == "truth" and found.rles is None:
+        raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
+    if args.method in ("contrast", "pixels"):
+        fold = _contrast_folds(args, found, seen.thumbnails, report)
+        return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
+    work = Work(names, found, seen.sizes, seen.digests, np.full(len(names), -1), classes)
+    if args.method in ("seg", "video"):  # each finds its folds itself
+        return work
+    work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
+    if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
+        raise DataError(f"{path}: --search needs true masks in two folds or more")
+    return work
+
+
+def _first_classes(args):
+    """The classes of the masks by --first, and whether labels may have others, which only score."""
+    if not args.first:
+        raise DataError("--method video needs --first, a CSV with masks of the first frames")
+    chosen = inputs.chosen_classes(args)
+    return labels.read_masks(args.first, inputs.image_dir(args), chosen, bool(chosen)).classes, True
+
+
+def _trained_classes(args):
+    """The classes that --cls, or the runs of --seg, were trained on, and whether --classes has
+    chosen them from others."""
+    only, classes, chosen = False, None, inputs.chosen_classes(args)
+    kind = "seg" if args.method == "seg" else "cls"
+    for path in args.seg if kind == "seg" else [args.cls]:
+        if not all((path / name).exists() for name in ("args.json", "folds.csv")):
+            raise DataError(f"--{kind} {path} is no run of train_{kind}.py, which has an args.json "
+                            f"and a folds.csv: {files.contents(path)}")
+        trained = folder.read_run(path / "args.json")
+        only |= bool(trained["args"].get("classes"))
+        if classes and trained["classes"] != classes:
+            raise DataError(f"{path} was trained on {' '.join(trained['classes'])}, expected "
+                            f"{' '.join(classes)}")
+        classes = trained["classes"]
+        if chosen and sorted(chosen) != sorted(classes):
+            raise DataError(f"--classes {' '.join(chosen)}: {path} was trained on "
+                            f"{' '.join(classes)}")
+    return classes, only
+
+
+def _contrast_folds(args, found, thumbnails, report):
+    """Fold int (N,) of labelled images: those of --cls where it is a run, else five new ones.
+
+    Those of --method contrast do not depend on the folds; train_seg.py --folds needs them.
+    """
+    path = args.cls / "folds.csv"
+    if path.is_file():
+        return folds.folds_of(path, found.names)
+    groups = inputs.find_groups(args, found.names, thumbnails, report)
+    return folds.make_folds(found.y, 5, groups=groups)
+
+
+def with_held_out_folds(args: argparse.Namespace, run: Path, checkpoint: str, work: Work) -> Work:
+    """The same Work with the fold of a run that holds each image out, -1 for an image without one.
+
+    Images of a fold that has no such checkpoint in the run yet are left out.
+    """
+    known = {} if args.new_images else folds.read_folds(run / "folds.csv")
+    work = work._replace(fold=np.array([known.get(n, -1) for n in work.names]))
+    trained = folder.fold_files(run, checkpoint)
+    if not trained:
+        raise DataError(f"{run}: no fold*/{checkpoint}, expected a run of train_cls.py for --cls, "
+                        "or of train_seg.py for --seg")
+    keep = np.isin(work.fold, [-1, *trained])
+    if not keep.any():
+        raise DataError(f"{run}: no image left to mask, expected some in the folds "
+                        f"{', '.join(map(str, trained))}")
+    if not keep.all():
+        print(f"{(~keep).sum()} of {len(keep)} images are in folds that {run} has not "
+              "trained: they get no mask")
+    return work._replace(names=[n for n, k in zip(work.names, keep, strict=True) if k],
+                         fold=work.fold[keep], labels=work.labels and work.labels.keep(keep))
+
+
+def read_others(args: argparse.Namespace, work: Work) -> dict[str, dict]:
+    """The run lengths of the files of --compare, {path: {(name, class index): run lengths}}."""
+    found = {}
+    for path in args.compare:
+        other = labels.read_masks(path, inputs.image_dir(args), work.classes, only=True)
+        labels.check_masks(path, other, work.sizes)
+        found[str(path)] = other.rles
+    return found
+
+
+def label_auc(path: Path | str, names: Sequence[str], y: np.ndarray,
+              classes: Sequence[str]) -> list[float | None]:
+    """ROC-AUC of each class by held-out scores of the images.    [C-27]
+
+    path: oof.csv of a run; the score is the probability of the class by train_cls.py, and the
+    largest probability of a pixel by train_seg.py. y: (N, C), the labels of the named images, of
+    which those without a row are left out. None for a class that all images have, or none.
+    """
+    scores = read_probs(path, classes)
+    rows = [i for i, name in enumerate(names) if name in scores]
+    y, p = y[rows], np.array([scores[names[i]] for i in rows])
+    return class_aucs(y, p)
