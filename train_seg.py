@@ -1,4 +1,4 @@
-"""Train a U-Net on any mask CSV, true or pseudo (paper's section VI, Table 3).
+"""Train a U-Net or SegNet on any mask CSV, true or pseudo (paper's section VI, Table 3).
 
     python train_seg.py --images data/demo/train_images --masks runs/masks/masks.csv \\
         --folds runs/cls/folds.csv --out runs/seg
@@ -40,8 +40,9 @@ def get_args(argv=None):
     p.add_argument("--folds", type=Path, default="runs/cls/folds.csv",
                    help="folds.csv of the classifier's run")
     p.add_argument("--out", type=Path, default="runs/seg", help="folder of this run")
-    p.add_argument("--arch", default="b0", choices=[*(f"b{n}" for n in range(8)), "lite0"],
-                   help="EfficientNet encoder, [P] VI")
+    p.add_argument("--arch", default="b0", choices=[*(f"b{n}" for n in range(8)), "lite0",
+                                                      "segnet"],
+                   help="EfficientNet encoder of a U-Net, [P] VI; or segnet, DEV-62")
     p.add_argument("--weights", default="imagenet",
                    help="imagenet (torchvision downloads them), lite0 (those of its package), "
                    "none, or a file, [P] VI")
@@ -74,7 +75,7 @@ def get_args(argv=None):
 
 
 class Work(NamedTuple):
-    """What the U-Net is trained and scored on."""
+    """What the network is trained and scored on."""
 
     given: labels.Labels  # the masks to train on; never the truth, unless --masks names it
     truth: labels.Labels | None  # true masks, which only the scores may look at
@@ -99,7 +100,7 @@ def main(args):
     from cam2seg.training import batches, cross_validation
     trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
     initial = initial_encoders(args, work, trained)
-    recipe, plan = unet_recipe(args, work, size), training_plan(args, work, size, report)
+    recipe, plan = seg_recipe(args, work, size), training_plan(args, work, size, report)
     recipe = recipe._replace(start=initial and partial(load_initial, initial, args.arch))
     batches.check_batches(args.batch_size, work.fold, size)
     folder.start_run(args, [args.masks, args.folds, args.ignore, args.gate, args.weights,
@@ -185,7 +186,7 @@ def initial_encoders(args, work, trained):
 
 
 def load_initial(chosen, arch, network, k):
-    """Give a new U-Net the encoder of --init for fold k."""
+    """Give a new network the encoder of --init for fold k."""
     from cam2seg.training import initial
     network.encoder.load_state_dict(initial.encoder(chosen[k], arch).state_dict())
 
@@ -208,15 +209,18 @@ def training_plan(args, work, size, report):
                                  report, args.schedule)
 
 
-def unet_recipe(args, work, size):
-    """The Recipe of the U-Net: network, Adam with two rates, the loss, and held-out masks."""
+def seg_recipe(args, work, size):
+    """The Recipe of U-Net or SegNet: network, Adam with two rates, the loss, and held-out masks.
+
+    Both networks are trained alike (DEV-62).
+    """
     import torch
 
     from cam2seg import losses, models
-    from cam2seg.training import cross_validation
+    from cam2seg.training import cross_validation, segmenters
     weights = "none" if args.init else args.weights  # with --init nothing is downloaded
     with blaming("--weights"):
-        models.encoder(args.arch, weights)  # so that a wrong file stops here
+        segmenters.encoder(args.arch, weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
     model_args = {"arch": args.arch, "num_classes": len(work.given.classes)}
     meta = {"kind": "unet", "model_args": model_args, "args": folder.result_flags(args),
@@ -234,7 +238,7 @@ def unet_recipe(args, work, size):
         return losses.segmentation_loss(logits, (target == 1).float(), args.loss, ignore)
 
     return cross_validation.Recipe(
-        build=lambda: models.UNet(**model_args, weights=weights), optimizer=adam, loss=loss,
+        build=lambda: segmenters.build(**model_args, weights=weights), optimizer=adam, loss=loss,
         finish_fold=lambda trained: finish_fold(args, work, trained), done="oof_masks.csv",
         meta=meta)
 
@@ -297,11 +301,11 @@ def mask_new_images(args, recipe, plan, sizes):
     """Write new_masks.csv: masks of the images of --predict by the mean over all trained folds."""
     import torch
 
-    from cam2seg import models
     from cam2seg.runs import restore
+    from cam2seg.training import segmenters
     from cam2seg.training.batches import Batches, to_input
     from cam2seg.training.fit import Settings
-    nets = [restore.network(models.UNet, path, "unet")[0]
+    nets = [restore.network(segmenters.build, path, "unet")[0]
             .to(plan.device, memory_format=torch.channels_last)
             for path in folder.fold_files(args.out, "best.pt").values()]
     pre = recipe.meta["preprocess"]
@@ -319,11 +323,11 @@ def mask_new_images(args, recipe, plan, sizes):
 
 def check_resumable(args, work, recipe, trained):
     """Raise DataError or CheckpointError where a file that --resume needs is damaged."""
-    from cam2seg import models
     from cam2seg.runs import restore
-    restore.check_checkpoints(args.out, trained, recipe.done, models.UNet, recipe.meta,
+    from cam2seg.training import segmenters
+    restore.check_checkpoints(args.out, trained, recipe.done, segmenters.build, recipe.meta,
                               args.epochs)
-    restore.networks(args.out, "best.pt", models.UNet, "unet", recipe.meta)
+    restore.networks(args.out, "best.pt", segmenters.build, "unet", recipe.meta)
     finished_masks(args, work)
 
 
@@ -357,7 +361,7 @@ def write_results(args, work):
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
         result["images_with_defect"] = len(defect)
         rows = {"nothing predicted": {}, f"trained on {args.masks}": given.rles,
-                f"U-Net ({args.arch}) on them": rles}
+                f"{network_name(args.arch)} on them": rles}
         result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
             defect, truth.rles, r, work.sizes, len(given.classes))) for t, r in rows.items()}
         print_table("Table 3: images with a defect, out-of-fold union",
@@ -365,6 +369,11 @@ def write_results(args, work):
                     [[t, *(s[n][1] for n in metrics.SCORES[:4])]
                      for t, s in result["table3"].items()])
     folder.write_json(args.out / "metrics.json", result)
+
+
+def network_name(arch):
+    """The name of the network in a table."""
+    return "SegNet" if arch == "segnet" else f"U-Net ({arch})"
 
 
 def ending(args, work):
@@ -382,7 +391,7 @@ def ending(args, work):
     elif not args.predict:
         then = [endings.command("train_seg", {**following, "predict": "FOLDER_OF_NEW_IMAGES"})]
     if not left and not args.predict and work.truth is not None:
-        titles = [f"unet={args.out}/oof_masks.csv"]
+        titles = [f"{'segnet' if args.arch == 'segnet' else 'unet'}={args.out}/oof_masks.csv"]
         if args.masks != inputs.label_path(args):
             titles.insert(0, f"masks={args.masks}")
         shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}

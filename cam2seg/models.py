@@ -1,5 +1,5 @@
-"""The classifier and the U-Net, both on an EfficientNet encoder of torchvision. They turn images
-(B, 3, H, W) into logits.
+"""The classifier and the U-Net, both on an EfficientNet encoder of torchvision, and the encoder of
+SegNet (segnet.py). The networks turn images (B, 3, H, W) into logits.
 
     model = Classifier("b0", num_classes=4, weights="imagenet")
     maps, logits = cam.class_maps(model, x, model.target_layer)
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 import torchvision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of torchvision's weights
+NO_DOWNLOAD = "imagenet weights cannot be downloaded ({}); a file of them, or none, does without"
 ARCHS = (*(f"b{n}" for n in range(8)), "lite0")
 # The last of torchvision's features[i] at each stride: 2, 4, 8, 16 (joined by skips) and 32.
 SKIPS, BOTTOM = (1, 2, 3, 5), 7
@@ -44,12 +45,40 @@ def encoder(arch: str, weights: str | Path = "none") -> nn.Sequential:
         try:
             return getattr(torchvision.models, f"efficientnet_{arch}")(weights="DEFAULT").features
         except OSError as error:
-            raise ValueError(f"imagenet weights cannot be downloaded ({error}); a file of them, or "
-                             "none, does without") from error
+            raise ValueError(NO_DOWNLOAD.format(error)) from error
     features = lite0() if arch == "lite0" else getattr(
         torchvision.models, f"efficientnet_{arch}")(weights=None).features
     if weights != "none":
         load_encoder(features, weights)
+    return features
+
+
+def vgg16(weights: str | Path = "none") -> nn.Sequential:
+    """The `features` of torchvision's VGG16 with BatchNorm: 13 convolutions and 5 poolings.
+
+    `weights` is "none", "imagenet" or the path of a file with torchvision's state dict. Random
+    weights are drawn after He et al. (arXiv:1502.01852), as in SegNet's paper. Raises ValueError
+    for a file that does not fit, for a failed download and for "lite0".
+    """
+    if weights == "lite0":
+        raise ValueError("the weights lite0 do not fit VGG16, only the arch lite0")
+    vgg = torchvision.models.vgg  # vgg16_bn() would build 124 million weights behind these layers
+    features = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+    if weights == "imagenet":
+        try:
+            state = vgg.VGG16_BN_Weights.DEFAULT.get_state_dict(check_hash=True)
+        except OSError as error:
+            raise ValueError(NO_DOWNLOAD.format(error)) from error
+        prefix = "features."
+        features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()
+                                  if k.startswith(prefix)})
+    elif weights != "none":
+        load_encoder(features, weights)
+    else:
+        for m in features:
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+                nn.init.zeros_(m.bias)
     return features
 
 
@@ -92,9 +121,9 @@ def normalisation(arch: str) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def load_encoder(features: nn.Module, path: str | Path) -> None:
-    """Load the weights in the file at `path` into `features`, the result of `encoder`.
+    """Load the weights in the file at `path` into `features`, the result of `encoder` or `vgg16`.
 
-    The kinds of files are those that `encoder` lists. Raises ValueError, with the path, for any
+    The kinds of files are those that the two list. Raises ValueError, with the path, for any
     other file.
     """
     try:

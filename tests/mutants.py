@@ -45,7 +45,26 @@ DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
+SEGNET, SEGMENTERS = "cam2seg/segnet.py", "cam2seg/training/segmenters.py"
+
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("segnet: the last row of an odd side lost", SEGNET, "ceil_mode=True, ", ""),
+    ("segnet: places without the size", SEGNET, ", output_size=size)", ")"),
+    ("segnet: poolings undone in the wrong order", SEGNET, "*pooled.pop()", "*pooled.pop(0)"),
+    ("segnet: a decoder that does not mirror", SEGNET,
+     "layer.out_channels, layer.in_channels)", "layer.out_channels, layer.out_channels)"),
+    ("segnet: Xavier in the place of He", SEGNET,
+     'nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")',
+     "nn.init.xavier_normal_(conv.weight)"),
+    ("segnet: ReLU forgotten", SEGNET, "nn.BatchNorm2d(out_ch), nn.ReLU(inplace=True)]",
+     "nn.BatchNorm2d(out_ch)]"),
+    ("segnet: VGG16 without BatchNorm", MODELS, 'vgg.cfgs["D"], batch_norm=True', 'vgg.cfgs["D"]'),
+    ("segnet: VGG19 in the place of VGG16", MODELS, 'vgg.cfgs["D"]', 'vgg.cfgs["E"]'),
+    ("segnet: random encoder not after He", MODELS,
+     'nn.init.kaiming_normal_(m.weight, nonlinearity="relu")', "pass"),
+    ("segnet: a download that is not checked", MODELS, "check_hash=True", "check_hash=False"),
+    ("segnet: weights not handed on", SEGMENTERS, "SegNet(encoder(arch, weights)",
+     "SegNet(encoder(arch)"),
     ("video: b of Lab from X", VIDEO, "2 * (Y - Z)", "2 * (X - Z)"),
     ("video: the values of sRGB taken as light", VIDEO, "((u + 0.055) / 1.055) ** 2.4)",
      "u)"),
@@ -353,7 +372,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
 LEAKS = "tests/test_leaks.py"
 SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
            "tests/test_sizes_and_flags.py"]
-OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py"],
+OTHER_TESTS = {MODELS: ["tests/test_segnet.py", "tests/test_models.py", "tests/test_lite0.py"],
+               SEGMENTERS: ["tests/test_segnet.py"],
                LABELS: ["tests/test_data.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],

@@ -251,7 +251,7 @@ def test_the_loss_of_train_seg_equals_the_loops(ignored):
     work = train_seg.Work(given, None, ignored, None, {}, {}, None)
     for kind, expected in (("bce", bce), ("dice", soft), ("bce+dice", bce + soft)):
         args = train_seg.get_args(["--loss", kind, "--weights", "none"])
-        loss = train_seg.unet_recipe(args, work, (64, 64)).loss
+        loss = train_seg.seg_recipe(args, work, (64, 64)).loss
         assert loss(y, target).item() == pytest.approx(expected, rel=1e-6)
 
 

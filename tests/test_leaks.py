@@ -117,7 +117,7 @@ def test_what_a_unet_says_of_ignored_pixels_costs_nothing(loss):
     work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, {(NAMES[0], 0): "1 1"},
                           None, {}, {}, FOLD)
     args = train_seg.get_args(["--weights", "none", "--loss", loss])
-    recipe = train_seg.unet_recipe(args, work, (8, 8))
+    recipe = train_seg.seg_recipe(args, work, (8, 8))
     rng = np.random.default_rng(0)
     target = torch.from_numpy(rng.choice([0, 1, 255], (2, 2, 8, 8)).astype(np.uint8))
     logits, others = (torch.from_numpy(rng.normal(size=target.shape)) for _ in range(2))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from .. import models
 from ..data import files, folds
 from ..data.errors import DataError
 from ..runs import folder, restore
+from . import segmenters
 
 CHECKPOINT = "best.pt"
 
@@ -48,9 +48,9 @@ def choose(run: Path, names: Sequence[str], fold: np.ndarray,
 
 
 def encoder(path: Path, arch: str) -> nn.Module:
-    """The encoder of the U-Net in a checkpoint. Raises CheckpointError for a damaged one, and
+    """The encoder of the network in a checkpoint. Raises CheckpointError for a damaged one, and
     DataError for one of another architecture."""
-    network, state = restore.network(models.UNet, path, "unet")
+    network, state = restore.network(segmenters.build, path, "unet")
     if state["model_args"]["arch"] != arch:
         raise DataError(f"{path}: an encoder of {state['model_args']['arch']}, expected {arch} as "
                         "by --arch")

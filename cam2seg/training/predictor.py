@@ -25,6 +25,7 @@ from ..runs import restore
 from ..runs.checkpoints import load_checkpoint
 from ..runs.exits import blaming
 from ..runs.folder import fold_files
+from . import segmenters
 from .batches import to_input
 from .devices import pick_device
 from .held_out_maps import Classifiers, MapOptions, maps_of_batch
@@ -44,7 +45,8 @@ class Prediction(NamedTuple):
 class Predictor:
     """The networks of all trained folds of a run: a callable from images to Predictions.
 
-    classes: C class names; size: (H, W) of the networks' input; kind: "classifier" or "unet".
+    classes: C class names; size: (H, W) of the networks' input; kind: "classifier", or "unet" for a
+    run of train_seg.py, also for one of SegNet.
     The result is the mean over the folds, as for an image that no fold has seen (DEV-19). `fold`
     asks for the network of one fold, which has not seen the images of that fold in folds.csv.
     Calls from several threads are safe: those that make maps wait for each other, because a map
@@ -65,8 +67,8 @@ class Predictor:
         """Mask images: one Prediction, or a list of them for a list of images.
 
         images: path, Pillow image, or array uint8 (H, W) or (H, W, 3). threshold: least value of a
-        pixel, by default the U-Net's --threshold, or 0.3 for the maps of a classifier ([P] Table
-        2). confidence: least probability of a class; only a classifier has one for each class.
+        pixel, by default the run's --threshold, or 0.3 for the maps of a classifier ([P] Table 2).
+        confidence: least probability of a class; only a classifier has one for each class.
         min_seg_len: least area of a mask in pixels. Raises cam2seg.Error for a bad image or fold.
         """
         if not isinstance(images, (list, tuple)):
@@ -152,7 +154,7 @@ def load(run: str | os.PathLike, device: str = "auto",
     with blaming("device"):
         chosen = pick_device(device)
     kind = load_checkpoint(next(iter(fold_files(run, name).values()))).get("kind")
-    build = models.Classifier if kind == "classifier" else models.UNet
+    build = models.Classifier if kind == "classifier" else segmenters.build
     nets, state = restore.networks(run, name, build, kind if kind in KINDS.values() else "unet")
     nets = {k: net.to(chosen, memory_format=torch.channels_last).eval() for k, net in nets.items()}
     return Predictor(nets, state, chosen)
