@@ -2,11 +2,21 @@
 
     python evaluate.py --data data/demo --folds runs/cls/folds.csv --out runs/eval \\
         maps=runs/masks/masks.csv unet=runs/seg/oof_masks.csv
+    python evaluate.py --data clouds --folds runs/cls/folds.csv --hull --least-component search \\
+        --out runs/eval unet=runs/seg/oof_masks.csv
+    python evaluate.py --images clouds/test_images --hull --least-component 9000,9000,18000,9000 \\
+        --output-size 350 525 --sample clouds/sample_submission.csv --out runs/submission \\
+        unet=runs/seg/new_masks.csv
 
 The script prints each score under its name, because it is open which "Dice" the paper means
 (DEV-9). Beside them stand two baselines: nothing predicted, and the whole image for each class that
 is there. It writes metrics.json and one contact sheet for each class. A mask made by make_masks.py
 is shown with the map it comes from.
+
+--least-component and --hull process the masks: small components are left out, and the others become
+their convex hulls. The processed masks are scored beside the given ones and written to
+processed_1.csv (of the first NAME=CSV), processed_2.csv and so on. Without labels they are written
+and not scored.
 """
 
 import signal
@@ -21,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cam2seg import masks, metrics
-from cam2seg.data import folds, images, labels, stored_maps
+from cam2seg.data import folds, image_folder, images, labels, stored_maps
 from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
 from cam2seg.report import pictures
@@ -29,6 +39,7 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
+from cam2seg.training import finished_masks
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
 
@@ -43,11 +54,28 @@ def get_args(argv=None):
                    help="images with a defect, or all, [P] III")
     p.add_argument("--missing", choices=("error", "skip", "empty"), default="error",
                    help="images that a CSV does not name: stop, leave out, or count as empty")
+    p.add_argument("--least-component", type=least_component, metavar="N|N,N,...|search",
+                   help="leave out components of fewer pixels than this, or than this for each "
+                   "class; search: true masks choose it for each class on the other folds, [K-4]")
+    p.add_argument("--hull", action="store_true",
+                   help="draw the convex hull of each component, [K-1], [K-2]")
+    p.add_argument("--output-size", type=flags.positive, nargs=2, metavar=("H", "W"),
+                   help="size of the masks in processed_1.csv, DEV-63 (default: that of the image)")
+    p.add_argument("--sample", type=Path, metavar="CSV",
+                   help="a mask file, as sample_submission.csv, whose header and rows "
+                   "processed_1.csv shall have")
+    p.add_argument("--class-sets", type=flags.natural, default=0, metavar="K",
+                   help="print which classes occur together, in sets of up to K, [K-3]")
     p.add_argument("--figures", type=flags.natural, default=6,
                    help="rows of each contact sheet, 0 for none")
     p.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     p.add_argument("--resume", action="store_true", help="make the results of the same flags again")
     return p.parse_args(argv)
+
+
+def least_component(text):
+    """Flag type: "search", or whole numbers with commas between them."""
+    return text if text == "search" else [flags.natural(n) for n in text.split(",")]
 
 
 class Work(NamedTuple):
@@ -60,6 +88,7 @@ class Work(NamedTuple):
     paths: dict  # {title: path of the CSV}
     fold: np.ndarray  # int (N,): the fold of each image; -1 where --folds is not given
     left_out: int  # how many labelled images are not scored
+    y: np.ndarray  # uint8 (M, C): the labels of all labelled images, scored or not
 
 
 def main(args):
@@ -72,21 +101,31 @@ def main(args):
                         + (", before --classes" if args.classes else ""))
     report = Console(args.quiet)
     work = load(args, report)
+    order = check_processing(args, work)
+    labelled = inputs.label_path(args) is not None
     maps = {title: open_maps(path.parent, work.truth.classes)
-            for title, path in work.paths.items() if args.figures}
+            for title, path in work.paths.items() if args.figures and labelled}
     near = [p.with_name(n) for p in work.paths.values() for n in ("maps.csv", "maps.npy")]
     folder.start_run(args, [inputs.label_path(args), args.folds, *work.paths.values(),
-                            *(near if args.figures else [])],
+                            args.sample, *(near if args.figures else [])],
                      work.truth.classes, work.truth.names, work.digests)
 
+    work, least = process(args, work, order, report)
+    if not labelled:
+        folder.write_json(args.out / "metrics.json", {"classes": work.truth.classes, "images":
+                                                      len(work.truth.names), "least": least})
+        return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"))
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
     counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
     result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
+              "least": least, "class_sets": class_rules(args, work),
               "left_out": work.left_out,
               "masks": {title: {"scores": metrics.mask_scores(*n),
                                 "folds": scores_by_fold(n, work.fold)}
                         for title, n in counts.items()}}
     folder.write_json(args.out / "metrics.json", result)
+    print_class_sets(args, work, result)
+    print_least(result)
     print_scores(result)
     if args.figures:
         for c in range(len(work.truth.classes)):
@@ -96,21 +135,37 @@ def main(args):
 
 def load(args, report):
     """Read and check all inputs: Work of the images that --over and --missing leave."""
-    truth, seen = inputs.load_labels(args, report)
+    unlabelled = inputs.label_path(args) is None and processing(args)
+    truth, seen = (unlabelled_images if unlabelled else inputs.load_labels)(args, report)
     if truth.rles is None:
         raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
     truth, given, paths = load_masks(args, truth, seen.sizes, report)
-    scored = truth.y.any(axis=1) if args.over == "defect" else np.ones(len(truth.names), bool)
+    scored = truth.y.any(axis=1) if args.over == "defect" and not unlabelled else np.ones(
+        len(truth.names), bool)
     if args.missing == "skip":
         covered = set.intersection(*(set(m.names) for m in given.values()))
         scored &= np.array([n in covered for n in truth.names])
-    truth = truth.keep(scored)
+    y, truth = truth.y, truth.keep(scored)
     if not truth.names:
         raise DataError("no image left to score")
     fold = np.full(len(truth.names), -1)
     if args.folds:
         fold = folds.folds_of(args.folds, truth.names)
-    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()))
+    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()), y)
+
+
+def processing(args):
+    """Whether the flags ask for processed masks."""
+    return bool(args.least_component or args.hull or args.output_size or args.sample)
+
+
+def unlabelled_images(args, report):
+    """Labels that say nothing of the images, and what a look at these tells."""
+    names = image_folder.list_images(inputs.image_dir(args))
+    classes = inputs.chosen_classes(args) or []
+    nothing = np.zeros((len(names), len(classes)), np.uint8)
+    return (labels.Labels(names, classes, nothing, {}, {}, len(names)),
+            inputs.scan(inputs.image_dir(args), names, report))
 
 
 def load_masks(args, truth, sizes, report):
@@ -127,12 +182,12 @@ def load_masks(args, truth, sizes, report):
         if title in (*given, EMPTY, WHOLE):
             raise DataError(f"'{title}' is taken: give each CSV a name of its own, as a={path}")
         got = labels.read_masks(path, inputs.image_dir(args), chosen, bool(chosen))
-        if not set(got.classes) & set(truth.classes):
+        if truth.classes and not set(got.classes) & set(truth.classes):
             raise DataError(f"{path}: classes {', '.join(got.classes)}, expected some of "
                             f"{', '.join(truth.classes)}")
         named = {n for n, _ in got.rows}
         absent = [n for n, any_class in zip(truth.names, truth.y.any(axis=1), strict=True)
-                  if n not in named and (any_class or args.over == "all")]
+                  if n not in named and (any_class or args.over == "all" or not truth.rles)]
         if absent and args.missing == "error":
             raise DataError(f"{path}: no row for {len(absent)} images, the first is {absent[0]}; "
                             "--missing empty counts them as empty, --missing skip leaves them out")
@@ -140,11 +195,55 @@ def load_masks(args, truth, sizes, report):
         given[title], paths[title] = got, path
     more = {name for got in given.values() for name in got.classes} - set(truth.classes)
     classes = in_order({*truth.classes, *more}) if more else truth.classes
-    if more:
+    if more and truth.classes:
         report("note", text=f"no true mask has class {', '.join(in_order(more))}")
     given = {title: got.of_classes(classes)._replace(names=sorted({n for n, _ in got.rows}))
              for title, got in given.items()}
     return truth.of_classes(classes), given, paths
+
+
+def check_processing(args, work):
+    """The header and rows of --sample, or None. Raises DataError for flags that do not fit."""
+    n, C = args.least_component, len(work.truth.classes)
+    if n == "search" and len(set(work.fold.tolist())) < 2:
+        raise DataError("--least-component search: expected labels, and --folds with two folds or "
+                        "more of the images")
+    if isinstance(n, list) and len(n) not in (1, C):
+        raise DataError(f"--least-component: {len(n)} numbers, expected one or {C}, for "
+                        f"{', '.join(work.truth.classes)}")
+    taken = {f"{title}, {step}" for title in work.given for step, _ in steps(args)} & {*work.given}
+    if taken:
+        raise DataError(f"'{min(taken)}' is the name of processed masks: name that CSV otherwise")
+    return finished_masks.sample_rows(args.sample, work) if args.sample else None
+
+
+def steps(args):
+    """The steps of the processing that are scored: (name, whether hulls are drawn)."""
+    return [("components", False)] * (args.least_component is not None) + [
+        ("hulls", True)] * args.hull
+
+
+def process(args, work, order, report):
+    """Write the processed masks of each CSV. Returns Work with those of each step beside the given
+    masks, and the least sizes {title: {"all": C sizes, fold: C sizes, ...}} that were searched."""
+    if not processing(args):
+        return work, {}
+    given, searched, C = {}, {}, len(work.truth.classes)
+    folds_here = sorted(set(work.fold.tolist()))
+    for number, (title, found) in enumerate(work.given.items(), 1):
+        given[title], rles = found, {k: v for k, v in found.rles.items() if k[0] in work.sizes}
+        for step, hull in steps(args):
+            n = args.least_component or [0]
+            if n == "search":
+                by_fold, on_all = finished_masks.search(work, found.rles, hull, report)
+                searched[f"{title}, {step}"] = {"all": on_all, **by_fold}
+            else:
+                by_fold = dict.fromkeys(folds_here, n if len(n) == C else n * C)
+            rles = finished_masks.finish(work, found.rles, by_fold, hull, report)
+            given[f"{title}, {step}"] = found._replace(rles=rles)
+        finished_masks.write(args.out / f"processed_{number}.csv", work, rles, args.output_size,
+                             order)
+    return work._replace(given=given), searched
 
 
 def whole_images(work):
@@ -190,6 +289,41 @@ TITLES = {"dice_pairs": "Dice over all (image, class) pairs, empty-empty = 1  [P
           "recall": "Recall of all pixels of a class"}
 
 
+def class_rules(args, work):
+    """The rules of --class-sets with names of classes, for metrics.json."""
+    def names(of):
+        return [work.truth.classes[c] for c in of]
+
+    return [{"if": names(A), "then": names(B), "images": n, "support": support,
+             "confidence": confidence, "lift": lift} for A, B, n, support, confidence, lift
+            in metrics.class_rules(work.y, args.class_sets)]
+
+
+def print_class_sets(args, work, result):
+    """Print how many images have each class, and the rules of --class-sets."""
+    if not args.class_sets:
+        return
+    counts = metrics.class_sets(work.y, args.class_sets)
+    print_table(f"Classes that occur together in {len(work.y)} labelled images",
+                ["classes", "images", "support"],
+                [(" + ".join(work.truth.classes[c] for c in s), n, n / len(work.y))
+                 for s, n in counts.items()])
+    if result["class_sets"]:
+        print_table("Where these classes are, others are too; independent classes have a lift of 1",
+                    ["if", "then", "images", "support", "confidence", "lift"],
+                    [(" + ".join(rule["if"]), " + ".join(rule["then"]), *list(rule.values())[2:])
+                     for rule in result["class_sets"]])
+
+
+def print_least(result):
+    """Print the least sizes of a component that --least-component search has found."""
+    rows = [(f"{title}, " + ("on all images" if k == "all" else f"for fold {k}"), *n)
+            for title, found in result["least"].items() for k, n in found.items()]
+    if rows:
+        print_table("Least size of a component in pixels, chosen by true masks of other folds",
+                    ["masks", *result["classes"]], rows)
+
+
 def print_scores(result):
     """Print one table for each score."""
     print(f"{result['images']} images ({result['over']}), {result['left_out']} left out")
@@ -218,7 +352,7 @@ def write_contact_sheet(args, work, counts, maps, c):
     ranked = present[np.argsort(-score, kind="stable")]
     columns = ["truth, all classes", "truth"]
     for title in work.given:
-        columns += [f"map of {title}"] * (maps[title] is not None) + [title]
+        columns += [f"map of {title}"] * (maps.get(title) is not None) + [title]
     rows = []
     for at in np.unique(np.linspace(0, len(ranked) - 1, args.figures).round().astype(int)):
         processes.stop_if_asked()
@@ -238,7 +372,11 @@ def ending(args, result):
                      for t, dice in scores.items())
     sheets = [f"look at: {path}" for path in sorted(args.out.glob("class_[0-9]*.png"))]
     if not sheets:
-        own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", *endings.DATA))
+        own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", "hull", "sample",
+                                                  "output_size", "class_sets", *endings.DATA))
+        if args.least_component:
+            own["least_component"] = args.least_component if args.least_component == "search" else \
+                ",".join(map(str, args.least_component))
         again = endings.command("evaluate", own | {"overwrite": True}, *args.masks)
         sheets = [f"next, for contact sheets: {again}"]
     return endings.Ending(endings.wrote(args.out, f"Dice over present pairs: {said}"),
@@ -252,7 +390,7 @@ def pictures_of(args, work, maps, name, c):
     row = [pictures.paint(images.open_image(inputs.image_dir(args) / name), true),
            pictures.black_white(true[c])]
     for title, found in work.given.items():
-        if maps[title] is not None:
+        if maps.get(title) is not None:
             row.append(pictures.heat(maps[title](name, c, size)))
         row.append(pictures.black_white(masks.rle_decode(found.rles.get((name, c), ""), size)))
     return row

@@ -201,6 +201,42 @@ def check_masks(path: Path | str, labels: Labels, sizes: Mapping[str, tuple[int,
             raise DataError(f"{path}, row {labels.rows[name, c]}: {name}: {error}") from error
 
 
+def read_order(path: Path | str) -> tuple[list[str], list[tuple[int, str, str]]]:
+    """The header of a mask CSV, such as a sample_submission.csv, and (row, image, class) of its
+    rows in their order. Raises DataError."""
+    path = Path(path)
+    header, rows = read_csv(path)
+    joined = {"ImageId_ClassId", "Image_Label"} & set(header)
+    if "EncodedPixels" in header and len(header) == 2 and joined:
+        name, = joined
+        order = [(n, *_split(path, n, r[name])) for n, r in rows]
+    elif set(header) == {"ImageId", "ClassId", "EncodedPixels"}:
+        order = [(n, r["ImageId"], r["ClassId"]) for n, r in rows]
+    else:
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected a mask file")
+    seen = {}
+    for n, *key in order:
+        if seen.setdefault(tuple(key), n) != n:
+            raise DataError(f"{path}, row {n}: {' '.join(key)[:200]} stands in row "
+                            f"{seen[tuple(key)]} already")
+    return header, order
+
+
+def write_ordered(path: Path | str, header: Sequence[str], order: Iterable[tuple[int, str, str]],
+                  rles: Mapping[tuple[str, str], str]) -> None:
+    """Write a mask CSV with the header and the rows of read_order.
+
+    rles: {(image, class name): run lengths}; a row without an entry is an empty mask.
+    """
+    def cells(image, name):
+        joined = f"{image}_{name}"
+        row = {"ImageId": image, "ClassId": name, "ImageId_ClassId": joined, "Image_Label": joined,
+               "EncodedPixels": rles.get((image, name), "")}
+        return [row[column] for column in header]
+
+    write_csv(path, header, (cells(image, name) for _, image, name in order))
+
+
 def write_masks(path: Path | str, names: Sequence[str], classes: Sequence[str],
                 rles: Mapping[tuple[str, int], str]) -> None:
     """Write a mask CSV with one row for every pair of image and class.
