@@ -60,7 +60,7 @@ def get_args(argv=None):
     p.add_argument("--hull", action="store_true",
                    help="draw the convex hull of each component, [K-1], [K-2]")
     p.add_argument("--output-size", type=flags.positive, nargs=2, metavar=("H", "W"),
-                   help="size of the masks in processed_1.csv, DEV-63 (default: that of the image)")
+                   help="size of the masks in processed_1.csv, DEV-65 (default: that of the image)")
     p.add_argument("--sample", type=Path, metavar="CSV",
                    help="a mask file, as sample_submission.csv, whose header and rows "
                    "processed_1.csv shall have")

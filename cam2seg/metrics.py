@@ -201,8 +201,8 @@ def class_sets(y: np.ndarray, largest: int) -> dict[tuple[int, ...], int]:
     """How many images have all classes of a set, {(c, ...): images}, from labels y (N, C).
 
     The sets are those of up to `largest` classes that at least one image has, which are what
-    FP-growth finds with a least support of one image. Where no image has a set, none has a larger
-    one, so that the sets grow by one class at a time.
+    FP-growth finds with a least support of one image (DEV-66). Where no image has a set, none has
+    a larger one, so that the sets grow by one class at a time.
     """
     y, found = np.asarray(y, bool), {}
     grown = {(): np.ones(len(y), bool)}

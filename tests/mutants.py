@@ -42,6 +42,8 @@ COPIES, RELABEL, REFLECTION = (
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
     "cam2seg/methods/depth.py", "cam2seg/data/depth_files.py", "cam2seg/training/depth_masks.py",
     "cam2seg/training/initial.py", "cam2seg/demo/rooms.py")
+HULLS, FINISHED, CLOUDS = ("cam2seg/methods/hulls.py", "cam2seg/training/finished_masks.py",
+                           "cam2seg/demo/clouds.py")
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
@@ -65,6 +67,25 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("segnet: a download that is not checked", MODELS, "check_hash=True", "check_hash=False"),
     ("segnet: weights not handed on", SEGMENTERS, "SegNet(encoder(arch, weights)",
      "SegNet(encoder(arch)"),
+    ("hull: corners that turn the other way kept", HULLS, "p) <= 0:", "p) >= 0:"),
+    ("hull: rounded down and not up", HULLS, "return y0 - (y0 - y1) * (at - x0)",
+     "return y0 + (y1 - y0) * (at - x0)"),
+    ("hull: without its right outline", HULLS, "(columns <= last", "(columns < last"),
+    ("hull: the smallest component on top", HULLS, "in area.argsort(", "in (-area).argsort("),
+    ("hull: the size is that of the hull", HULLS, "= area[k]",
+     "= convex_hull(number[box] == k).sum()"),
+    ("hull: a component of the least size left out", HULLS, ">= max(least, 1)", "> max(least, 1)"),
+    ("least sizes: those of all images for each fold", FINISHED,
+     'by_fold[k].append(found["threshold"])', "by_fold[k].append(on_all[-1])"),
+    ("least sizes: searched without hulls", FINISHED, "hulls.sizes(mask, hull)",
+     "hulls.sizes(mask)"),
+    ("least sizes: one fold's for all", FINISHED, "least[folds[name]]", "least[min(least)]"),
+    ("submission: pixel centres in place of areas", FINISHED, "size, 0.5))", "size, None))"),
+    ("submission: rows sorted", LABELS, "for _, image, name in order)",
+     "for _, image, name in sorted(order, key=lambda row: row[1:]))"),
+    ("class sets: lift of counts", METRICS, "n * N / (count[A]", "n / (count[A]"),
+    ("class sets: confidence of the other side", METRICS, "n / count[A], n", "n / count[B], n"),
+    ("clouds: masks under the wedge", CLOUDS, "masks & ~hidden", "masks"),
     ("video: b of Lab from X", VIDEO, "2 * (Y - Z)", "2 * (X - Z)"),
     ("video: the values of sRGB taken as light", VIDEO, "((u + 0.055) / 1.055) ** 2.4)",
      "u)"),
@@ -374,7 +395,7 @@ SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
            "tests/test_sizes_and_flags.py"]
 OTHER_TESTS = {MODELS: ["tests/test_segnet.py", "tests/test_models.py", "tests/test_lite0.py"],
                SEGMENTERS: ["tests/test_segnet.py"],
-               LABELS: ["tests/test_data.py"], MAPS: SCRIPTS,
+               LABELS: ["tests/test_data.py", "tests/test_clouds.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
@@ -386,6 +407,8 @@ OTHER_TESTS = {MODELS: ["tests/test_segnet.py", "tests/test_models.py", "tests/t
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
                DEPTH: ["tests/test_depth.py"], ROOMS: ["tests/test_depth.py"],
                **dict.fromkeys((DEPTH_FILES, DEPTH_MASKS, INITIAL), ["tests/test_depth_masks.py"]),
+               HULLS: ["tests/test_hulls.py"],
+               **dict.fromkeys((FINISHED, CLOUDS), ["tests/test_clouds.py"]),
                VIDEO: ["tests/test_video.py"], VIDEO_MASKS: ["tests/test_video.py"],
                "cam2seg/report/mask_report.py": ["tests/test_label_only.py"],
                AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}

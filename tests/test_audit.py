@@ -29,7 +29,7 @@ from cam2seg.training.held_out_maps import smoothed_maps
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "AUDIT.md").read_text(encoding="utf-8")
 CODE = sorted([*(ROOT / "cam2seg").rglob("*.py"), *(ROOT / f"{s}.py" for s in SCRIPTS)])
-TAG = re.compile(r"\[([PCHV]-[0-9]+|[A-Z]{2,6})\]")
+TAG = re.compile(r"\[([PCHVK]-[0-9]+|[A-Z]{2,6})\]")
 DEV = re.compile(r"DEV-[0-9]+")
 
 
@@ -101,6 +101,8 @@ def test_every_formula_of_the_paper_has_a_row_and_is_cited_in_the_code():
         assert f"[H-{n}]" in first and f"H-{n}" in cited
     for n in range(1, 10):
         assert f"[V-{n}]" in first and f"V-{n}" in cited
+    for n in range(1, 5):
+        assert f"[K-{n}]" in first and f"K-{n}" in cited
     for tag in ("[GC] Eq. 1", "[GC] Eq. 2", "[PP] Eq. 5", "[PP] Eq. 6", "[PP] Eq. 10",
                 "[PP] Eq. 19", "[GB]", "[SWA]", "[TN]"):
         assert tag in first

@@ -533,3 +533,38 @@ def test_the_images_of_a_fold_do_not_touch_its_own_parameters(k):
         assert moved[k] == chosen[k]
         others_moved += any(moved[j] != chosen[j] for j in chosen if j != k)
     assert others_moved
+
+
+# Which classes occur together
+
+
+def test_rules_equal_the_loops():
+    y = (np.random.default_rng(3).random((30, 4)) < 0.5).astype(np.uint8)
+    y[:, 3] &= y[:, 0]
+    expected = {}
+    for size in (1, 2, 3):
+        for s in itertools.combinations(range(4), size):
+            n = sum(all(row[c] for c in s) for row in y.tolist())
+            if n:
+                expected[s] = n
+    assert metrics.class_sets(y, 3) == expected
+    rules = metrics.class_rules(y, 3)
+    made = {}
+    for A in expected:
+        for B in expected:
+            union = tuple(sorted(set(A) | set(B)))
+            if not set(A) & set(B) and union in expected:
+                has_a, has_b = expected[A], expected[B]
+                made[A, B] = (expected[union], expected[union] / 30, expected[union] / has_a,
+                              expected[union] / has_a / (has_b / 30))
+    assert {(A, B) for A, B, *_ in rules} == set(made) and len(rules) == len(made)
+    for A, B, *row in rules:
+        assert row == pytest.approx(made[A, B], rel=1e-12)
+    lifts = [row[-1] for row in rules]
+    assert lifts == sorted(lifts, reverse=True)
+
+
+def test_independent_classes_have_a_lift_of_one():
+    y = np.array(list(itertools.product((0, 1), repeat=3)))
+    assert all(row[-1] == 1 for row in metrics.class_rules(y, 3))
+    assert metrics.class_sets(np.zeros((3, 2)), 2) == {} and metrics.class_rules(y, 1) == []

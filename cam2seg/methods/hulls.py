@@ -60,7 +60,7 @@ def sizes(mask: np.ndarray, hull: bool = False) -> np.ndarray:
 
     The size is a number of pixels of the mask. It is 0 outside the components, which are
     8-connected. With `hull` a pixel is in a component where it is in the convex hull of it, and has
-    the size of the largest component that it is in. The size is that before the hull (DEV-61).
+    the size of the largest component that it is in. The size is that before the hull (DEV-63).
     """
     mask = np.asarray(mask, bool)
     number, count = label_components(mask)

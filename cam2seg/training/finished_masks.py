@@ -21,7 +21,7 @@ PARTS = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the median im
 
 
 def size_grid(sizes: Mapping[str, tuple[int, int]]) -> list[int]:
-    """The least sizes of a component that the search tries, in pixels (DEV-62)."""
+    """The least sizes of a component that the search tries, in pixels (DEV-64)."""
     area = float(np.median([h * w for h, w in sizes.values()]))
     return [round(area * part) for part in PARTS]
 
@@ -31,7 +31,7 @@ def search(work: Any, rles: Mapping[tuple[str, int], str], hull: bool,
     """The least size of a component that true masks choose for each class  [K-4].
 
     Returns {fold: C sizes, chosen on the images of the other folds}, and the C sizes that are
-    chosen on all images, for images of no fold. The mean Dice of all pairs decides (DEV-62).
+    chosen on all images, for images of no fold. The mean Dice of all pairs decides (DEV-64).
     """
     grid, names = size_grid(work.sizes), work.truth.names
     inter, pred, truth = [], [], []
@@ -89,12 +89,13 @@ def write(path: Path, work: Any, rles: Mapping[tuple[str, int], str],
           size: tuple[int, int] | None = None, order: tuple | None = None) -> None:
     """Write a mask CSV, with the masks at another size (H, W), in the order of sample_rows.
 
-    A pixel of the new size is mask where at least half of its area is (DEV-33, DEV-63). Without an
+    A pixel of the new size is mask where at least half of its area is (DEV-33, DEV-65). Without an
     order there is a row for each pair of image and class.
     """
     if size:
-        rles = {key: masks.rle_encode(resize_mask(masks.rle_decode(rle, work.sizes[key[0]]), size,
-                                                  0.5)) for key, rle in rles.items() if rle}
+        rles = {(name, c): masks.rle_encode(resize_mask(
+            masks.rle_decode(rle, work.sizes[name]), size, 0.5))
+            for (name, c), rle in rles.items() if rle}
     if order is None:
         labels.write_masks(path, work.truth.names, work.truth.classes, rles)
     else:
