@@ -323,7 +323,7 @@ def print_table2(args, results):
     """Print Table 2: the scores of each mask file, and of predicting nothing."""
     first, scores = results[0], metrics.SCORES[:4]
     title = args.method
-    if args.method not in ("contrast", "pixels"):
+    if args.method in (*FROM_MAPS, "auto"):
         title += f", {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
     rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in scores)]]
     for r in results:
