@@ -25,11 +25,11 @@ from cam2seg import cam, masks, metrics, models
 from cam2seg.averaging import average_states
 from cam2seg.data.dataset import ImageSet
 from cam2seg.data.folds import folds_of
-from cam2seg.data.images import scan
 from cam2seg.data.labels import read_labels
 from cam2seg.report.tables import print_table
 from cam2seg.runs.checkpoints import load_checkpoint
 from cam2seg.runs.folder import write_json
+from cam2seg.runs.inputs import scan
 from cam2seg.training.batches import Batches, to_input
 from cam2seg.training.map_masks import search_grid
 
@@ -234,7 +234,7 @@ def main():
     p.add_argument("--out", type=Path, help="also write the table here, as JSON")
     args = p.parse_args()
     labels = read_labels(args.data / "train.csv", args.data / "train_images")
-    sizes = scan(args.data / "train_images", labels.names)
+    sizes = scan(args.data / "train_images", labels.names).sizes
     defect = labels.y.any(axis=1)  # [P] III
     labels = labels.keep(defect)
     fold = folds_of(args.cls / "folds.csv", labels.names)

@@ -133,7 +133,7 @@ def test_run_lengths_count_on_the_image_as_its_exif_tag_turns_it(tmp_path):
     stored[2:9, 30:36] = 255
     Image.fromarray(stored).save(tmp_path / "a.png", exif=turned(6))
     shown = np.rot90(stored, -1)  # a quarter turn clockwise
-    sizes = scan(tmp_path, ["a.png"])
+    sizes = {name: seen[0] for name, seen in scan(tmp_path, ["a.png"]).items()}
     assert sizes == {"a.png": (40, 20)}
     rles = {("a.png", 0): masks.rle_encode(shown > 0)}
     pixels, target = ImageSet(tmp_path, ["a.png"], (40, 20), MaskTargets(rles, sizes, 1))[0, None]

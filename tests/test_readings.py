@@ -9,8 +9,8 @@ import pytest
 from conftest import call
 
 from cam2seg.data.folds import folds_of
-from cam2seg.data.images import scan
 from cam2seg.data.labels import read_labels
+from cam2seg.runs.inputs import scan
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import readings  # noqa: E402
@@ -22,7 +22,7 @@ def table(shapes, runs):
     labels = read_labels(shapes / "train.csv", folder)
     labels = labels.keep(labels.y.any(axis=1))
     args = type("Args", (), {"data": shapes, "cls": runs / "cls", "target_layer": "features.8"})
-    rows, negative = readings.map_rows(args, labels, scan(folder, labels.names),
+    rows, negative = readings.map_rows(args, labels, scan(folder, labels.names).sizes,
                                        folds_of(runs / "cls/folds.csv", labels.names))
     assert 0 <= negative <= 1
     return {(dev, what): scores for dev, what, *scores in rows}
