@@ -207,7 +207,7 @@ def training_flags(args, work, own):
     used = {**dict.fromkeys(("contrast", "pixels", "depth", "video")), "seg": args.seg[0]
             }.get(args.method, args.cls)
     return chosen | (endings.network_flags(used) if used else {}) \
-        | {"out": args.out.parent / "seg"}
+        | {"out": endings.unused(args.out.parent / "seg")}
 
 
 def masks_from_maps(args, work, report):

@@ -32,7 +32,9 @@ BATCHES, EPOCHS, FIT, CROSS, MAPS, MAP_MASKS, PREDICTOR = (
 CHECKPOINTS, PROGRESS, RESTORE, RUN_FOLDER, STREAMS = (
     f"cam2seg/runs/{name}.py" for name in ("checkpoints", "progress", "restore", "folder",
                                            "streams"))
-CLASSES = "cam2seg/data/classes.py"
+CLASSES, STORED = "cam2seg/data/classes.py", "cam2seg/data/stored_maps.py"
+ENDINGS, EXITS, INPUTS, LOCKS = (
+    f"cam2seg/runs/{name}.py" for name in ("endings", "exits", "inputs", "locks"))
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
@@ -387,6 +389,52 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "list(json.dumps(row, sort_keys=True)"),
     ("a broken pipe stops a run", STREAMS, "            self._drop_all()\n            return len(text)",
      "            raise"),
+    ("last flag of a command without quotes", ENDINGS, "return shlex.join(words)",
+     'return " ".join(words)'),
+    ("a value of a command that looks like a flag", ENDINGS, 'if text.startswith("-") else',
+     "if False else"),
+    ("a flag switched off not told", ENDINGS, 'found[f"no_{name}"] = True', "pass"),
+    ("next script looked for elsewhere", ENDINGS,
+     "str(own.with_name(name)) if own.stem in SCRIPTS else name", "name"),
+    ("folds not among what is written", ENDINGS, '[*names, *folds]', "names"),
+    ("the network's flags not told", ENDINGS, "if then.get(k, default) != default}",
+     "if then.get(k, default) == default}"),
+    ("the next run into a folder that holds one", ENDINGS,
+     '    while (found / "args.json").exists():', "    while False:"),
+    ("each flag told", ENDINGS, "        elif value != default:", "        else:"),
+    ("digest of what Pillow leaves", IMAGES, "file.seek(0)", "pass"),
+    ("digest of a file's first chunk", IMAGES,
+     "    while chunk := file.read(CHUNK):\n        found.update(chunk)",
+     "    found.update(file.read(CHUNK))"),
+    ("width before height", IMAGES, "return pixels.shape[:2],", "return pixels.shape[1::-1],"),
+    ("the darkest image of 16 bits decides", IMAGES, "if max(peaks.values(), default=255) < 64",
+     "if min(peaks.values(), default=255) < 64"),
+    ("images of 8 bits count as dark", IMAGES, "        if deep:", "        if True:"),
+    ("the scan says nothing of how far it is", IMAGES, "            after_each()",
+     "            pass"),
+    ("every process looks at the images", INPUTS, "found = processes.run_on_first(",
+     "found = (lambda look, errors: look())("),
+    ("state of a finished fold kept", CROSS, "Fold(k, model, train, val, best, out, settings))\n"
+     "        _delete_last(out, recipe)", "Fold(k, model, train, val, best, out, settings))"),
+    ("state that a kill left kept", CROSS, "            _delete_last(out, recipe)  # the run",
+     "            pass  # the run"),
+    ("state of a fold without results deleted", CROSS,
+     "if processes.is_first() and (out / recipe.done).exists():", "if processes.is_first():"),
+    ("next commands in spite of --quiet", EXITS, "*(() if quiet else ending.then)", "*ending.then"),
+    ("tables in spite of --quiet", EXITS, "if rank or quiet else nullcontext():",
+     "if rank else nullcontext():"),
+    ("progress in spite of --quiet", PROGRESS, "if self.quiet or not due:", "if not due:"),
+    ("a planted link under a half-written file", FILES,
+     "        tmp.unlink(missing_ok=True)  # an old", "        pass  # an old"),
+    ("a link planted just before the file is opened", FILES, 'mode.replace("w", "x")', "mode"),
+    ("a planted link for the lock", LOCKS, " | os.O_NOFOLLOW", ""),
+    ("a planted link for half-made maps", STORED, "            if path.is_symlink():",
+     "            if False:"),
+    ("a planted link for new maps", STORED, "    path.unlink(missing_ok=True)  # an old",
+     "    pass  # an old"),
+    ("a planted link for a run that has begun", RUN_FOLDER, "    if begun.is_symlink():",
+     "    if False:"),
+    ("a planted link for a fold", RUN_FOLDER, "    if links:", "    if False:"),
 ]
 
 
@@ -399,8 +447,16 @@ OTHER_TESTS = {MODELS: ["tests/test_segnet.py", "tests/test_models.py", "tests/t
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
-               FILES: ["tests/test_runs.py"], RESTORE: ["tests/test_streams.py"],
-               STREAMS: ["tests/test_streams.py"], RUN_FOLDER: ["tests/test_same_run.py"],
+               FILES: ["tests/test_runs.py", "tests/test_links.py"], RESTORE: ["tests/test_streams.py"],
+               STREAMS: ["tests/test_streams.py"],
+               RUN_FOLDER: ["tests/test_same_run.py", "tests/test_links.py",
+                            "tests/test_stopping.py"],
+               **dict.fromkeys((ENDINGS, EXITS), ["tests/test_talk.py"]),
+               PROGRESS: ["tests/test_runs.py", "tests/test_talk.py"],
+               CROSS: ["tests/test_training.py"],
+               IMAGES: ["tests/test_images.py", "tests/test_same_run.py", "tests/test_talk.py"],
+               INPUTS: ["tests/test_scan.py"], LOCKS: ["tests/test_same_run.py"],
+               STORED: ["tests/test_links.py"],
                COPIES: ["tests/test_copies.py"], RELABEL: ["tests/test_relabel.py"],
                REFLECTION: ["tests/test_contrast.py"],
                CONTRAST: ["tests/test_contrast.py"],

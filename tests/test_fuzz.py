@@ -22,13 +22,15 @@ from cam2seg.data.errors import DataError
 from cam2seg.data.folds import read_folds
 from cam2seg.data.images import open_image
 from cam2seg.data.labels import read_labels, write_masks
-from cam2seg.methods import contrast
+from cam2seg.methods import contrast, pixels
 from cam2seg.runs import checkpoints, restore
 from cam2seg.runs.exits import one_line
 from cam2seg.runs.folder import check_same_run, read_run
-from cam2seg.training import fitted
+from cam2seg.training import auto_masks, fitted, label_only, pixel_masks
+from cam2seg.training.auto_masks import AutoModel
 from cam2seg.training.fit import append_log
 from cam2seg.training.label_only import ContrastModel
+from cam2seg.training.pixel_masks import PixelModel
 
 CASES = int(os.environ.get("CAM2SEG_FUZZ", 2000))
 ran = dict.fromkeys(("CSV", "run lengths", "metrics", "images", "files of a run"), 0)
@@ -396,25 +398,38 @@ def test_logs(folder, content, epoch):
     assert path.read_text(encoding="utf-8").splitlines() == [*before, json.dumps({"epoch": epoch})]
 
 
+C, F, D, WIDTH = 2, len(contrast.FILTERS), pixels.DESCRIPTORS, pixels.WIDTH
+ALONE = ContrastModel([contrast.FILTERS[0], None], [1, -1], np.zeros((C, F, 2)),
+                      [np.ones(3), np.array([])], None)
+NETWORK = pixels.Network(torch.ones(D), [torch.ones(D, WIDTH), torch.ones(WIDTH, WIDTH),
+                                         torch.ones(WIDTH, C)],
+                         [torch.zeros(WIDTH), torch.zeros(WIDTH), torch.zeros(C)])
+PIXELS = PixelModel(ALONE, {0: NETWORK}, [0.1, 0.2], [0.3, 0.4], ["contrast", "network"])
+AUTO = AutoModel(PIXELS, [(contrast.FILTERS[1], 1)] * C, [0.1, 0.2], [0.9, None],
+                 ["network", "product"])
+CHOOSERS = {"contrast": (ALONE, label_only.masks_of_image, ()),
+            "pixels": (PIXELS, pixel_masks.masks_of_image, (3,)),
+            "auto": (AUTO, auto_masks.masks_of_image, (3,))}
+
+
 @share(0.02)
-@given(EDITS, BYTES)
-def test_fitted_models(folder, edits, changes):
-    """Every number of a model that is read is one that masks can be made with."""
+@given(st.sampled_from([*CHOOSERS]), EDITS, BYTES)
+def test_fitted_models(folder, method, edits, changes):
+    """Masks can be made with whatever is read as a model."""
     ran["files of a run"] += 1
-    F = len(contrast.FILTERS)
-    model = ContrastModel([contrast.FILTERS[0], None], [1, -1], np.zeros((2, F, 2)),
-                          [np.ones(3), np.array([])], None)
+    model, masks_of_image, fold = CHOOSERS[method]
     fitted.write(folder, ["1", "pit"], model)
     path = folder / fitted.FILE
     value = edited(json.loads(path.read_text()), edits)
     path.write_bytes(damaged(json.dumps(value).encode(), changes))
     try:
-        found = fitted.read(folder, "contrast", ["1", "pit"])
+        found = fitted.read(folder, method, ["1", "pit"])
     except DataError as error:
         assert refused(error, path)
         return
-    assert set(found.filters) <= {*contrast.FILTERS, None} and set(found.signs) <= {1, -1}
-    assert found.scores.shape == (2, F, 2) and not any(np.isnan(o).any() for o in found.otsu)
+    x, maps = torch.linspace(-5, 0, 384).reshape(16, 24) ** 2, [np.ones((C, 16, 24), np.float32)] * (method == "auto")
+    for made in masks_of_image(x, *maps, np.ones(C, bool), *fold, found):
+        assert made.shape == (C, 16, 24) and made.dtype == bool
 
 
 @share(0.02)

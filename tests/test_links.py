@@ -71,6 +71,19 @@ def test_what_a_training_writes_stays_where_it_is(tmp_path):
     assert look(outside) == before and not any(p.is_symlink() for p in out.iterdir())
 
 
+def test_a_link_planted_just_before_a_file_is_opened_is_not_followed(tmp_path, monkeypatch):
+    real = Path.unlink
+
+    def unlink_and_plant(path, **how):
+        real(path, **how)
+        path.symlink_to(tmp_path / "outside")
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_plant)
+    with pytest.raises(FileExistsError), whole_file(tmp_path / "a.csv") as file:
+        file.write("b")
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize("planted", ["maps.npy.tmp", "maps.npy", stored_maps.PROBS])
 def test_half_made_maps_that_are_links_are_made_anew(tmp_path, planted):
     out, outside = tmp_path / "out", tmp_path / "outside"

@@ -241,8 +241,10 @@ def test_dark_8_bit_images_are_no_matter(tmp_path):
 # Table 1
 
 
-def test_the_digest_of_an_image_is_that_of_its_whole_file(photos):
+@pytest.mark.parametrize("chunk", [100, 2**20])
+def test_the_digest_of_an_image_is_that_of_its_whole_file(photos, monkeypatch, chunk):
     """It is taken in the look that decodes the image, after the part that Pillow has read."""
+    monkeypatch.setattr(images, "CHUNK", chunk)
     with open(photos / "03.jpg", "ab") as file:
         file.write(b"behind the image")
     found = inputs.scan(photos, NAMES)

@@ -13,6 +13,7 @@ from conftest import SCRIPTS, SMALL, call, write_images
 from cam2seg.data import copies
 from cam2seg.runs import endings, processes, progress
 from cam2seg.runs.exits import run
+from cam2seg.runs.folder import write_json
 from cam2seg.runs.progress import Console, Progress
 
 TINY = [*SMALL, "--epochs", 1]
@@ -150,6 +151,48 @@ def test_what_a_script_was_given_comes_back(script, flags):
     args = get_args(flags)
     again = shlex.split(endings.command(script, endings.given(args, get_args([]))))
     assert get_args(again[2:]) == args
+
+
+def test_only_what_was_chosen_is_told():
+    args, defaults = Namespace(a=1, b=2, c=False), Namespace(a=1, b=3, c=True)
+    assert endings.given(args, defaults) == {"b": 2, "no_c": True}
+    assert endings.given(args, defaults, ("a", "b")) == {"b": 2}
+
+
+def test_the_flags_of_a_network_go_on_to_the_next_one(tmp_path):
+    assert endings.network_flags(tmp_path) == {}
+    write_json(tmp_path / "args.json", {"classes": ["1"], "args": {
+        "arch": "lite0", "weights": "imagenet", "size": [32, 64], "epochs": 3, "classes": ["1"]}})
+    assert endings.network_flags(tmp_path) == {
+        "arch": "lite0", "size": [32, 64], "classes": ["1"]}
+
+
+def test_a_next_command_names_a_folder_that_holds_no_run(tmp_path):
+    for name in ("seg", "seg2", "seg3"):
+        assert endings.unused(tmp_path / "seg") == tmp_path / name
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "args.json").touch()
+    assert endings.unused(tmp_path / "seg") == tmp_path / "seg4"
+
+
+def test_masks_of_networks_of_some_classes_lead_to_a_training_of_these(tmp_path):
+    """--classes goes on, and --out is not the run that the masks come from."""
+    (tmp_path / "seg").mkdir()
+    write_json(tmp_path / "seg/args.json", {"classes": ["3"], "args": {"classes": ["3"]}})
+    make_masks = SCRIPTS["make_masks"]
+    args = make_masks.get_args(["--data", "d", "--method", "seg", "--seg", f"{tmp_path}/seg",
+                                "--out", f"{tmp_path}/masks"])
+    own = endings.given(args, make_masks.get_args([]))
+    found = make_masks.training_flags(args, None, own)
+    assert (found["classes"], found["out"]) == (["3"], tmp_path / "seg2")
+
+
+def test_what_was_written_is_named_with_its_folds(tmp_path):
+    for name in ("fold0", "fold1"):
+        (tmp_path / name).mkdir()
+    for name in ("masks.csv", "notes.txt"):
+        (tmp_path / name).touch()
+    assert endings.wrote(tmp_path, "2 masks") == f"wrote {tmp_path}: masks.csv, fold0, fold1; 2 masks"
 
 
 def following(said):

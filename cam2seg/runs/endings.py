@@ -12,9 +12,9 @@ from .folder import OUTPUT_FILES, read_run
 SCRIPTS = ("train_cls", "make_masks", "train_seg", "evaluate")
 DATA = ("data", "images", "labels", "classes")
 MACHINE = ("device", "workers", "amp", "quiet")
-# The flags of a classifier that a network which learns from its masks needs as well, with the
-# defaults that both training scripts have.
-NETWORK = {"arch": "b0", "weights": "imagenet", "size": None, "lr_encoder": 1e-4}
+# The flags of a run that a network which learns from its masks needs as well, with the defaults
+# that both training scripts have.
+NETWORK = {"arch": "b0", "weights": "imagenet", "size": None, "lr_encoder": 1e-4, "classes": None}
 
 
 class Ending(NamedTuple):
@@ -29,6 +29,17 @@ def wrote(out: Path, more: str = "") -> str:
     names = [p.name for name in OUTPUT_FILES if "/" not in name for p in sorted(out.glob(name))]
     folds = sorted(p.name for p in out.glob("fold[0-9]*") if p.is_dir())
     return f"wrote {out}: {', '.join([*names, *folds])}" + (f"; {more}" if more else "")
+
+
+def unused(folder: Path) -> Path:
+    """The same folder where it holds no run, else the first of folder2, folder3, ... that has none.
+
+    A command that names it runs as it stands.
+    """
+    number, found = 2, folder
+    while (found / "args.json").exists():
+        number, found = number + 1, folder.with_name(f"{folder.name}{number}")
+    return found
 
 
 def given(args: argparse.Namespace, defaults: argparse.Namespace,

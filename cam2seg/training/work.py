@@ -37,6 +37,8 @@ def load_images(args: argparse.Namespace, report: Callable) -> Work:
     if args.first and args.method != "video":
         raise DataError("--first is for --method video")
     if args.method == "depth":
+        if args.classes:
+            raise DataError("--method depth names its classes itself, expected no --classes")
         from ..methods.depth import class_names
         from . import depth_masks
         made = class_names(depth_masks.model_of(args).bins)
