@@ -187,6 +187,8 @@ def test_depth_needs_its_flags_and_belongs_to_its_method(made, tmp_path, refused
     for given in (["--depth", made / "depth"], ["--camera", *CAMERA]):
         assert "needs --depth FOLDER and --camera FX FY CX CY" in refused(
             "make_masks", "--images", images, "--method", "depth", *given, "--out", out)
+    assert refused("make_masks", *flags(made, out), "--classes", "2") == \
+        "--method depth names its classes itself, expected no --classes"
     assert "--depth is for --method depth" in refused(
         "make_masks", "--images", images, "--labels", made / "train.csv", "--method", "contrast",
         "--depth", made / "depth", "--out", out)
