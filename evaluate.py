@@ -16,7 +16,7 @@ is shown with the map it comes from.
 --least-component and --hull process the masks: small components are left out, and the others become
 their convex hulls. The processed masks are scored beside the given ones and written to
 processed_1.csv (of the first NAME=CSV), processed_2.csv and so on. Without labels they are written
-and not scored.
+and not scored. classes.png shows images, given and processed masks in the colours of the classes.
 """
 
 import signal
@@ -111,10 +111,13 @@ def main(args):
                      work.truth.classes, work.truth.names, work.digests)
 
     work, least = process(args, work, order, report)
+    if args.figures and processing(args):
+        write_class_colours(args, work)
     if not labelled:
         folder.write_json(args.out / "metrics.json", {"classes": work.truth.classes, "images":
                                                       len(work.truth.names), "least": least})
-        return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"))
+        return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"),
+                              (f"look at: {args.out}/classes.png",) * (args.figures > 0))
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
     counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
     result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
@@ -364,13 +367,33 @@ def write_contact_sheet(args, work, counts, maps, c):
     pictures.contact_sheet(path, f"class {class_name}: best to worst of {first}", columns, rows)
 
 
+def write_class_colours(args, work):
+    """Write classes.png: images spread evenly over the set, with the masks of all classes in their
+    colours, true, given and processed."""
+    names, classes = work.truth.names, work.truth.classes
+    sets = [("truth", work.truth.rles)] * bool(work.truth.rles)
+    sets += [(title, found.rles) for title, found in work.given.items()]
+    rows = []
+    for i in np.unique(np.linspace(0, len(names) - 1, args.figures).round().astype(int)):
+        processes.stop_if_asked()
+        image = images.open_image(inputs.image_dir(args) / names[i])
+        drawn = [masks.decode_all(rles, names[i], work.sizes[names[i]], len(classes))
+                 for _, rles in sets]
+        rows.append((names[i], [image, *(pictures.paint(image, mask) for mask in drawn)]))
+    colours = ", ".join(f"{name} {pictures.COLOUR_NAMES[c % len(pictures.COLOUR_NAMES)]}"
+                        for c, name in enumerate(classes))
+    pictures.contact_sheet(args.out / "classes.png", colours,
+                           ["image", *(title for title, _ in sets)], rows)
+
+
 def ending(args, result):
     """What the run has written, and what to look at."""
     scores = {t: r["scores"]["dice_present"][1] for t, r in result["masks"].items()
               if t not in (EMPTY, WHOLE)}
     said = ", ".join(f"{t} {'-' if dice is None else format(dice, '.4f')}"
                      for t, dice in scores.items())
-    sheets = [f"look at: {path}" for path in sorted(args.out.glob("class_[0-9]*.png"))]
+    sheets = [f"look at: {path}" for path in sorted((*args.out.glob("class_[0-9]*.png"),
+                                                *args.out.glob("classes.png")))]
     if not sheets:
         own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", "hull", "sample",
                                                   "output_size", "class_sets", *endings.DATA))

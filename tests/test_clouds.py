@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import call
+from PIL import Image
 
 from cam2seg import masks, metrics
 from cam2seg.data.csv_files import write_csv
@@ -140,6 +141,8 @@ def test_before_and_after_in_one_table(folder, tmp_path, capsys):
     score = {t: m["scores"]["dice_pairs"][1] for t, m in found["masks"].items()}
     assert score["u"] + 0.05 < score["u, components"] < score["u, hulls"]
 
+    assert Image.open(out / "classes.png").width == 5 * 206 + 6  # image, truth, u and two steps
+
     work, given = work_of(folder)
     least = found["least"]["u, hulls"]
     written = read_masks(out / "processed_1.csv", folder / "train_images", clouds.PATTERNS)
@@ -179,6 +182,7 @@ def test_a_submission_has_the_order_and_the_size_of_the_contest(folder, tmp_path
         empty += not rle
     assert 0 < empty < 16
     assert not (tmp_path / "s/processed_2.csv").exists()
+    assert Image.open(tmp_path / "s/classes.png").width == 4 * 206 + 6  # no truth
 
 
 @pytest.mark.parametrize("flags, said", [

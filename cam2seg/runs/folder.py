@@ -26,7 +26,7 @@ OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
     "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
     "masks_labels.csv", "ignore.csv", "model.json", "features.pt", "review.csv", "review.png",
-    "class_[0-9]*.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
+    "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 
 def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
