@@ -56,7 +56,7 @@ def test_steps_are_timed_on_each_network():
 def made(runs, tmp_path):
     """The fixture's runs under the names of the commands."""
     for name in ("b0", "b3_hv", "b3_h"):
-        shutil.copytree(runs / "cls", tmp_path / name)
+        shutil.copytree(runs / "cls", tmp_path / name, ignore=shutil.ignore_patterns("*.pt"))
     for n in range(1, 7):
         shutil.copytree(runs / "masks", tmp_path / f"t2_{n}")
     shutil.copytree(runs / "eval", tmp_path / "eval")
