@@ -16,6 +16,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
+import itertools
 import sys
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,9 @@ def get_args(argv=None):
                    help="run of this script whose encoders are the start, in place of --weights, "
                    "DEV-49")
     p.add_argument("--loss", default="bce", choices=("bce", "dice", "bce+dice"), help="DEV-12")
+    p.add_argument("--target", default="multilabel", choices=("multilabel", "multiclass"),
+                   help="masks of classes may overlap; or each pixel has one class or none, by "
+                   "softmax and cross-entropy, without --loss and --threshold, DEV-67")
     p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
     p.add_argument("--lr-decoder", type=flags.learning_rate, default=1e-3, help="Adam, DEV-12")
@@ -127,6 +131,9 @@ def load(args, report):
     report("note", text=inputs.labels_line(args.masks, image_dir, given, bool(chosen)))
     if not given.y.any():
         raise DataError(f"{args.masks}: every mask is empty, expected at least one that is not")
+    if args.target == "multiclass" and args.loss != "bce":
+        raise DataError(f"--target multiclass has the cross-entropy for its loss: expected no "
+                        f"--loss {args.loss}")
     known = folds.read_folds(args.folds)
     has_fold = np.array([n in known for n in given.names])
     left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
@@ -145,6 +152,8 @@ def load(args, report):
                         f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
     sizes, _, digests = inputs.scan(image_dir, given.names, report)
     labels.check_masks(args.masks, given, sizes)
+    if args.target == "multiclass":
+        say_overlaps(args.masks, given, sizes, report)
     truth = ignored = gate = None
     if path and (path.exists() or args.labels):
         truth = labels.read_labels(path, image_dir, given.classes, bool(chosen))
@@ -158,6 +167,17 @@ def load(args, report):
         gate = read_gate(args, given)
     return Work(given, truth if truth and truth.rles is not None else None, ignored, gate, sizes,
                 digests, fold)
+
+
+def say_overlaps(path, given, sizes, report):
+    """Warn of images in which masks of two classes share pixels, which are left out (DEV-67)."""
+    found = [n for n in given.names
+             if any(masks.overlap(*(masks.checked_runs(given.rles.get((n, c), ""), sizes[n])
+                                    for c in pair))
+                    for pair in itertools.combinations(range(len(given.classes)), 2))]
+    if found:
+        report("note", text=f"{path}: masks of two classes share pixels in {len(found)} images, "
+                            f"the first is {found[0]}; --target multiclass leaves these pixels out")
 
 
 def read_gate(args, given):
@@ -222,7 +242,8 @@ def seg_recipe(args, work, size):
     with blaming("--weights"):
         segmenters.encoder(args.arch, weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
-    model_args = {"arch": args.arch, "num_classes": len(work.given.classes)}
+    model_args = {"arch": args.arch, "num_classes": len(work.given.classes),
+                  **({"target": "multiclass"} if args.target == "multiclass" else {})}
     meta = {"kind": "unet", "model_args": model_args, "args": folder.result_flags(args),
             "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
                            "classes": work.given.classes}}
@@ -234,6 +255,8 @@ def seg_recipe(args, work, size):
              "lr": args.lr_decoder}])
 
     def loss(logits, target):  # target: uint8, 255 = left out
+        if args.target == "multiclass":
+            return losses.multiclass_loss(logits, target)
         ignore = target == 255 if work.ignored else None
         return losses.segmentation_loss(logits, (target == 1).float(), args.loss, ignore)
 
@@ -281,7 +304,8 @@ def predict_masks(args, nets, batches, sizes, settings):
 
     from cam2seg import models
     from cam2seg.training import epochs
-    rles, peaks, mean = {}, {}, models.MeanProbability(nets)
+    exclusive = args.target == "multiclass"
+    rles, peaks, mean = {}, {}, models.MeanProbability(nets, exclusive)
     names = batches.loader.dataset.names
     probs = (p for batch, _ in epochs.predict(mean, batches, settings.prepare, settings.amp,
                                               f"{settings.title}masks", settings.report)
@@ -289,9 +313,9 @@ def predict_masks(args, nets, batches, sizes, settings):
     for i, p in zip(batches.rows(), probs, strict=True):
         full = F.interpolate(p[None], size=sizes[names[i]], mode="bilinear")[0].cpu().numpy()
         peaks[names[i]] = full.max(axis=(1, 2)).clip(0, 1).tolist()  # rounding can pass 1
-        for c, heat in enumerate(full):
-            mask = masks.binarize(heat, args.threshold, args.min_seg_len)
-            rles[names[i], c] = masks.rle_encode(mask)
+        drawn = masks.exclusive(full, args.min_seg_len) if exclusive else [
+            masks.binarize(heat, args.threshold, args.min_seg_len) for heat in full]
+        rles.update({(names[i], c): masks.rle_encode(mask) for c, mask in enumerate(drawn)})
     parts = processes.all_gather((rles, peaks))
     return ({key: rle for part, _ in parts for key, rle in part.items()},
             {name: peak for _, part in parts for name, peak in part.items()})
@@ -368,7 +392,25 @@ def write_results(args, work):
                     ["masks", *metrics.SCORES[:4]],
                     [[t, *(s[n][1] for n in metrics.SCORES[:4])]
                      for t, s in result["table3"].items()])
+        if args.target == "multiclass":
+            result["table3_pixels"] = pixel_scores(names, work, rows)
     folder.write_json(args.out / "metrics.json", result)
+
+
+def pixel_scores(names, work, rows):
+    """Print and return the pixel accuracy and the IoU of background and classes of each row.
+
+    rows: {title: run lengths}. The scores are over all pixels of all named images.
+    """
+    classes, found = work.given.classes, {}
+    for title, rles in rows.items():
+        n = sum(metrics.confusion(*(masks.decode_all(r, name, work.sizes[name], len(classes))
+                                    for r in (work.truth.rles, rles))) for name in names)
+        found[title] = {"pixel_accuracy": metrics.pixel_accuracy(n), "iou": metrics.class_iou(n)}
+    print_table("Table 3, one class for each pixel: all images, out-of-fold union",
+                ["masks", "pixel accuracy", "IoU background", *(f"IoU {c}" for c in classes)],
+                [[t, s["pixel_accuracy"], *s["iou"]] for t, s in found.items()])
+    return found
 
 
 def network_name(arch):

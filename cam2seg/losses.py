@@ -1,4 +1,5 @@
-"""The loss of the segmentation network: binary cross-entropy, soft Dice, or their sum.
+"""The loss of the segmentation network: binary cross-entropy, soft Dice, or their sum; and for
+classes that exclude each other the cross-entropy.
 
     loss = segmentation_loss(logits, target)                               # both (B, C, H, W)
     loss = segmentation_loss(logits, target, "bce+dice", ignore=unsure)    # True = left out
@@ -51,6 +52,27 @@ def segmentation_loss(logits: torch.Tensor, target: torch.Tensor, kind: str = "b
     if "dice" in kind:
         terms.append(_soft_dice_loss(logits, target, counted))
     return sum(terms[1:], start=terms[0])
+
+
+def multiclass_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy of classes that exclude each other, as one number that carries a graph.
+
+    logits: (B, 1 + C, H, W), of which the first channel is the background. target: (B, C, H, W),
+    for each class 1 = in its mask, 0 = not in it, 255 = left out. With t_i the class of pixel i,
+    and 0 for a pixel in no mask, it is the mean over the pixels that count of
+    log sum_k exp(y_ki) - y_(t_i)i.    [C-34]
+    A pixel that is left out for any class does not count, nor does one in the masks of two classes
+    (DEV-67). The mean over nothing is 0. Raises ValueError for tensors of other shapes.
+    """
+    B, C, H, W = target.shape
+    if tuple(logits.shape) != (B, C + 1, H, W):
+        raise ValueError(f"logits {tuple(logits.shape)}: expected {(B, C + 1, H, W)} for a target "
+                         f"of {C} classes")
+    inside = target == 1
+    label = torch.where(inside.any(dim=1), inside.int().argmax(dim=1) + 1, 0)  # (B, H, W)
+    label[(target == 255).any(dim=1) | (inside.sum(dim=1) > 1)] = -1
+    total = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+    return total / (label >= 0).sum().clamp(min=1)
 
 
 def _checked(ignore, shape):

@@ -127,6 +127,17 @@ def binarize(map: np.ndarray, threshold: float, min_seg_len: int = 0) -> np.ndar
     return mask if mask.sum() >= min_seg_len else np.zeros_like(mask)
 
 
+def exclusive(probs: np.ndarray, min_seg_len: int = 0) -> np.ndarray:
+    """The masks, bool (C, H, W), of classes that exclude each other, from probabilities (C, H, W).
+
+    What is missing to 1 is the probability of the background. A pixel belongs to the most probable
+    of all; of equal ones the background counts first, and then the earlier class.    [C-35]
+    A mask of fewer than `min_seg_len` pixels becomes empty, as in `binarize`.
+    """
+    label = np.concatenate([1 - probs.sum(axis=0, keepdims=True), probs]).argmax(axis=0)
+    return np.stack([binarize(label == c + 1, 0.5, min_seg_len) for c in range(len(probs))])
+
+
 def decode_all(rles: Mapping[tuple[str, int], str], name: str, size: tuple[int, int],
                classes: int) -> np.ndarray:
     """The masks of all C = `classes` classes of one image, bool (C, H, W).

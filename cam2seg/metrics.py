@@ -95,6 +95,32 @@ def mask_scores(inter: np.ndarray, truth: np.ndarray, pred: np.ndarray,
     }
 
 
+def confusion(truth: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """The matrix n_km, int64 (1 + C, 1 + C): how many pixels are k in truth and m in prediction.
+
+    truth, pred: bool (C, H, W), the masks of one image. Number 0 is the background, and class c has
+    number c + 1. Pixels in the true masks of two classes are not counted (DEV-67). In a prediction
+    the first class of a pixel counts.
+    """
+    single, K = truth.sum(axis=0) < 2, len(truth) + 1
+    k, m = (np.where(x.any(axis=0), x.argmax(axis=0) + 1, 0)[single] for x in (truth, pred))
+    return np.bincount(K * k + m, minlength=K * K).reshape(K, K)
+
+
+def pixel_accuracy(n: np.ndarray) -> float | None:
+    """sum_k n_kk / sum_km n_km of a matrix of `confusion`; None without a pixel.    [C-36]"""
+    return float(n.trace() / n.sum()) if n.sum() else None
+
+
+def class_iou(n: np.ndarray) -> list[float | None]:
+    """n_kk / (sum_m n_km + sum_m n_mk - n_kk) of background and classes.    [C-36]
+
+    None for a class that is neither in the truth nor in the prediction.
+    """
+    union = n.sum(axis=0) + n.sum(axis=1) - n.diagonal()
+    return [float(i / u) if u else None for i, u in zip(n.diagonal(), union, strict=True)]
+
+
 def _mean(values):
     """The mean of an array, None where it has no element."""
     return float(values.mean()) if values.size else None

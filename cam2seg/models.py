@@ -216,15 +216,22 @@ class UNet(nn.Module):
 
 
 class MeanProbability(nn.Module):
-    """Several networks as one: the mean of their probabilities, which are the sigmoids of their
-    logits. It turns (B, 3, H, W) into probabilities."""
+    """Several networks as one: the mean of their `probabilities`. It turns (B, 3, H, W) into
+    probabilities."""
 
-    def __init__(self, members: Sequence[nn.Module]):
+    def __init__(self, members: Sequence[nn.Module], exclusive: bool = False):
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members, self.exclusive = nn.ModuleList(members), exclusive
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([member(x).float().sigmoid() for member in self.members]).mean(dim=0)
+        return torch.stack([probabilities(member(x).float(), self.exclusive)
+                            for member in self.members]).mean(dim=0)
+
+
+def probabilities(logits: torch.Tensor, exclusive: bool = False) -> torch.Tensor:
+    """The sigmoids of logits (B, C, H, W). For `exclusive` classes their softmax over the channels
+    (B, 1 + C, H, W) without that of the background, which is the first: (B, C, H, W)."""
+    return logits.softmax(dim=1)[:, 1:] if exclusive else logits.sigmoid()
 
 
 def double_conv(in_ch: int, out_ch: int) -> nn.Sequential:

@@ -49,7 +49,8 @@ HULLS, FINISHED, CLOUDS = ("cam2seg/methods/hulls.py", "cam2seg/training/finishe
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
-SEGNET, SEGMENTERS = "cam2seg/segnet.py", "cam2seg/training/segmenters.py"
+SEGNET, SEGMENTERS, LOSSES = (
+    "cam2seg/segnet.py", "cam2seg/training/segmenters.py", "cam2seg/losses.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("segnet: the last row of an odd side lost", SEGNET, "ceil_mode=True, ", ""),
@@ -67,6 +68,28 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("segnet: random encoder not after He", MODELS,
      'nn.init.kaiming_normal_(m.weight, nonlinearity="relu")', "pass"),
     ("segnet: a download that is not checked", MODELS, "check_hash=True", "check_hash=False"),
+    ("multiclass: no background channel", SEGMENTERS, 'num_classes += target == "multiclass"',
+     "pass"),
+    ("multiclass: the class a channel too low", LOSSES, "argmax(dim=1) + 1, 0)",
+     "argmax(dim=1), 0)"),
+    ("multiclass: pixels in two masks trained on", LOSSES, "inside.sum(dim=1) > 1",
+     "inside.sum(dim=1) > 9"),
+    ("multiclass: pixels to leave out trained on", LOSSES, "(target == 255).any(dim=1) |",
+     "(target == 254).any(dim=1) |"),
+    ("multiclass: mean over all pixels", LOSSES, "(label >= 0).sum().clamp(min=1)",
+     "label.numel()"),
+    ("multiclass: softmax over the images", MODELS, "softmax(dim=1)[:, 1:]",
+     "softmax(dim=0)[:, 1:]"),
+    ("multiclass: the background among the classes", MODELS, "softmax(dim=1)[:, 1:]",
+     "softmax(dim=1)[:, :-1]"),
+    ("multiclass: background never wins", MASKS, "[1 - probs.sum(axis=0, keepdims=True), probs]",
+     "[0 * probs[:1], probs]"),
+    ("multiclass: pixels in two true masks scored", METRICS, "truth.sum(axis=0) < 2",
+     "truth.sum(axis=0) < 9"),
+    ("multiclass: IoU without the predicted pixels", METRICS,
+     "n.sum(axis=0) + n.sum(axis=1) - n.diagonal()", "n.sum(axis=1)"),
+    ("multiclass: accuracy over the first row", METRICS, "n.trace() / n.sum())",
+     "n.trace() / n[0].sum())"),
     ("segnet: weights not handed on", SEGMENTERS, "SegNet(encoder(arch, weights)",
      "SegNet(encoder(arch)"),
     ("hull: corners that turn the other way kept", HULLS, "p) <= 0:", "p) >= 0:"),
@@ -208,7 +231,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("input of lite0", MODELS, "127 / 255", "128 / 255"),
     ("order of lite0's tensors unchecked", MODELS, "if [k.rpartition(\".\")[2] for k in theirs] !=",
      "if False and [k.rpartition(\".\")[2] for k in theirs] !="),
-    ("mean of logits", MODELS, "member(x).float().sigmoid()", "member(x).float()"),
+    ("mean of logits", MODELS, "probabilities(member(x).float(), self.exclusive)",
+     "member(x).float()"),
     ("last epochs for best", FIT, 'key=lambda b: (b["val_loss"], b["epoch"])',
      'key=lambda b: -b["epoch"]'),
     ("plateau one epoch late", FIT, "patience=3", "patience=4"),
@@ -441,8 +465,12 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
 LEAKS = "tests/test_leaks.py"
 SCRIPTS = [LEAKS, "tests/test_label_only.py", "tests/test_cli.py",
            "tests/test_sizes_and_flags.py"]
-OTHER_TESTS = {MODELS: ["tests/test_segnet.py", "tests/test_models.py", "tests/test_lite0.py"],
-               SEGMENTERS: ["tests/test_segnet.py"],
+OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/test_segnet.py",
+                        "tests/test_multiclass.py"],
+               LOSSES: ["tests/test_losses.py", "tests/test_multiclass.py"],
+               MASKS: ["tests/test_masks.py", "tests/test_multiclass.py"],
+               METRICS: ["tests/test_metrics.py", "tests/test_multiclass.py"],
+               SEGMENTERS: ["tests/test_segnet.py", "tests/test_multiclass.py"],
                LABELS: ["tests/test_data.py", "tests/test_clouds.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],

@@ -157,6 +157,12 @@ def test_every_parameter_gets_a_gradient(narrow):
         assert p.grad.abs().max() > 0 or name.endswith("bias"), name
 
 
+def test_vgg16_is_that_of_torchvision():
+    with torch.device("meta"):
+        ours, theirs = models.vgg16(), torchvision.models.vgg16_bn(weights=None).features
+    assert str(ours) == str(theirs)
+
+
 def count(*parts):
     return sum(p.numel() for part in parts for p in part.parameters() if p.requires_grad)
 

@@ -57,6 +57,7 @@ class Predictor:
         """nets: {fold: network} in eval mode; checkpoint: the dict of one of their files."""
         self.nets, self.device, self.kind = nets, device, checkpoint["kind"]
         self.preprocess, self.flags = checkpoint["preprocess"], checkpoint.get("args", {})
+        self.exclusive = checkpoint["model_args"].get("target") == "multiclass"
         self.classes: list = self.preprocess["classes"]
         self.size: tuple = tuple(self.preprocess["size"])
         self._lock = threading.Lock()
@@ -69,7 +70,9 @@ class Predictor:
         images: path, Pillow image, or array uint8 (H, W) or (H, W, 3). threshold: least value of a
         pixel, by default the run's --threshold, or 0.3 for the maps of a classifier ([P] Table 2).
         confidence: least probability of a class; only a classifier has one for each class.
-        min_seg_len: least area of a mask in pixels. Raises cam2seg.Error for a bad image or fold.
+        min_seg_len: least area of a mask in pixels. A run of --target multiclass gives each pixel
+        to its most probable class, without a threshold. Raises cam2seg.Error for a bad image or
+        fold.
         """
         if not isinstance(images, (list, tuple)):
             return self([images], threshold, confidence, min_seg_len, fold)[0]
@@ -80,7 +83,8 @@ class Predictor:
         for image in map(_as_pixels, images):
             heat, probs = self._maps(image, MapOptions(), fold) if self.kind == "classifier" \
                 else self._pixel_probabilities(image, fold)
-            drawn = np.stack([masks.binarize(h, least, min_seg_len) for h in heat])
+            drawn = masks.exclusive(heat, min_seg_len) if self.exclusive else np.stack(
+                [masks.binarize(h, least, min_seg_len) for h in heat])
             if self.kind == "classifier":
                 drawn &= (probs >= confidence)[:, None, None]
             found.append(Prediction(drawn, probs, self.classes))
@@ -132,7 +136,7 @@ class Predictor:
         x = to_input(self._batch(image), self.device, self.preprocess["mean"],
                      self.preprocess["std"])
         with torch.no_grad():
-            p = torch.stack([net(x).float().sigmoid() for net in self._members(fold)]).mean(dim=0)
+            p = models.MeanProbability(self._members(fold), self.exclusive)(x)
             full = F.interpolate(p, size=image.size[::-1], mode="bilinear")[0].cpu().numpy()
         return full, full
 
