@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from conftest import call
 
+from cam2seg.data import stored_maps
 from cam2seg.data.csv_files import write_csv
+from cam2seg.data.errors import DataError
 from cam2seg.data.folds import read_folds
 
 MAPS = ("--target-layer", "features.5", "--workers", 0, "--device", "cpu", "--overwrite")
@@ -211,3 +213,12 @@ def test_a_layer_that_gives_no_map(shapes, runs, tmp_path, refused, layer, said)
     assert refused("make_masks", "--data", shapes, "--cls", runs / "cls", "--target-layer", layer,
                    "--device", "cpu", "--out", tmp_path / "out").startswith(
                        f"--target-layer: {said}")
+
+
+def test_maps_whose_header_numpy_cannot_split_into_words_are_refused(tmp_path):
+    (tmp_path / "maps.csv").write_text("ImageId,fold,H,W,p of 1\na.jpg,0,8,8,0.5\n")
+    path = tmp_path / "maps.npy"
+    np.save(path, np.zeros((1, 1, 2, 2), np.float16))
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(DataError, match=r"maps.npy: cannot be read as maps \("):
+        stored_maps.read(tmp_path)

@@ -7,6 +7,7 @@ would make a second column H.
 """
 
 import os
+import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .files import regular, whole_file
 
 PROBS = "probs.npy.tmp"  # probabilities (N, C) while maps are made; nan: the image is not done
 COLUMNS = ("ImageId", "fold", "H", "W")
+# What np.load raises for a damaged file; numpy reads an odd header as Python does.
+UNREADABLE = (EOFError, OSError, SyntaxError, ValueError, tokenize.TokenError)
 PROB = "p of "  # and the class: the name of a column of probabilities
 
 
@@ -37,7 +40,7 @@ class MapStore:
         if len(found) > 1 and found[-1].name == PROBS:
             try:
                 maps, probs = (np.load(p, mmap_mode="r+") for p in (found[0], found[-1]))
-            except (EOFError, OSError, ValueError):  # a file that is not whole
+            except UNREADABLE:  # a file that is not whole
                 return
             if maps.shape[:2] == probs.shape == self.shape:
                 self.maps, self.probs = maps, probs
@@ -114,7 +117,7 @@ def read(folder: Path | str) -> tuple[list[str], list[str], np.ndarray, np.ndarr
     classes = checked_list(f"{folder}/maps.csv, row 1", [n.removeprefix(PROB) for n in header[4:]])
     try:
         maps = np.load(regular(path), mmap_mode="r")
-    except (EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as maps ({error})") from error
     shape = getattr(maps, "shape", ())
     if len(shape) != 4 or shape[:2] != (len(rows), len(classes)) or maps.dtype != np.float16:
