@@ -16,7 +16,7 @@ from cam2seg import masks, models
 from cam2seg.data.labels import read_labels
 from cam2seg.runs.checkpoints import CheckpointError, load_checkpoint
 from cam2seg.segnet import SegNet, pool, unpool
-from cam2seg.training import fit
+from cam2seg.training import fit, segmenters
 
 SIZES = [(1, 1), (1, 2), (2, 3), (3, 3), (4, 6), (5, 7), (6, 5)]
 VGG = torchvision.models.vgg
@@ -214,6 +214,8 @@ def test_weights_come_from_a_file_of_torchvision(narrow, tmp_path):
     loaded = models.vgg16(tmp_path / "vgg.pth").state_dict()
     assert {f"features.{k}" for k in loaded} == set(state)
     assert all(torch.equal(v, state[f"features.{k}"]) for k, v in loaded.items())
+    built = segmenters.build("segnet", 2, tmp_path / "vgg.pth").encoder.state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in built.items())
 
 
 def test_imagenet_weights_are_those_of_vgg16_bn(narrow, monkeypatch):
