@@ -19,7 +19,7 @@ from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.demo import toys
 from cam2seg.masks import rle_decode, rle_encode
-from cam2seg.methods import auto, contrast
+from cam2seg.methods import auto, contrast, pixels
 from cam2seg.training import auto_masks, fitted, held_out_maps, label_only
 
 # The formulas
@@ -324,6 +324,17 @@ def test_a_model_comes_back_from_its_file_as_it_was(tmp_path):
             assert same(fitted.read(tmp_path, method, ["a", "b"]), part)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A model.json that holds networks."""
+    images, maps, y, _ = draw_texture(30)
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "STEPS", 5)
+        fitted.write(folder, ["a", "b"], fitted_to(images, maps, y))
+    return folder / "model.json"
+
+
 def damaged_network(model, **changes):
     """The first network of a model.json with other parts."""
     return next(iter(model["pixels"]["networks"].values())) | changes
@@ -346,16 +357,14 @@ def damaged_network(model, **changes):
     lambda m: m | {"contrast": m["contrast"] | {"signs": [1]}},
     lambda m: m | {"contrast": m["contrast"] | {"otsu": [0.5, 0.5]}},
     lambda m: m | {"contrast": m["contrast"] | {"texture": [[[0] * 9] * 2, [[[0] * 9] * 9] * 2]}}])
-@pytest.mark.usefixtures("quick")
-def test_a_damaged_model_is_refused_in_one_line(tmp_path, damage):
-    images, maps, y, _ = draw_texture(30)
-    fitted.write(tmp_path, ["a", "b"], fitted_to(images, maps, y))
+def test_a_damaged_model_is_refused_in_one_line(written, tmp_path, damage):
     path = tmp_path / "model.json"
-    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    path.write_text(json.dumps(damage(json.loads(written.read_text()))))
     with pytest.raises(DataError, match="model.json: .*expected"):
         fitted.read(tmp_path, "auto", ["a", "b"])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_class_of_all_images_or_of_none_is_left_to_the_map():
     images, maps, y, _ = draw_spots(12)
     for labels in (np.ones_like(y), np.zeros_like(y)):
