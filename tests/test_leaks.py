@@ -309,7 +309,8 @@ def test_new_images_are_masked_by_the_mean_over_all_folds(photos, tmp_path, monk
 @pytest.mark.parametrize("fold, said", [(None, 0.5), (0, 0.1), (1, 0.9)])
 def test_a_predictor_asks_the_network_of_the_fold_alone(fold, said):
     predict = Predictor({0: constant_net(0.1), 1: constant_net(0.9)},
-                        {"kind": "unet", "preprocess": PRE}, torch.device("cpu"))
+                        {"kind": "unet", "preprocess": PRE, "model_args": {}},
+                        torch.device("cpu"))
     found = predict(np.zeros((6, 5), np.uint8), fold=fold, threshold=0.7)
     np.testing.assert_allclose(found.probabilities, np.full((2, 6, 5), said), atol=1e-6)
     assert found.masks.all() == (said > 0.7)
