@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..methods import auto, contrast
 from ..metrics import roc_auc
-from ..runs.progress import Progress, silent
+from ..runs.progress import silent
 from . import label_only, pixel_masks
 
 COLUMNS = ("class", "classifier AUC", "needed", "contrast tells", "by", "product tells", "by",
@@ -40,10 +40,17 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
     fold int (N,) the folds. No image and no map is kept in memory.
     """
     others = auto.negatives(y)
-    model = pixel_masks.fit(log_image, y, fold, report)
-    product = _skewness(log_image, maps_of, y | others, report)
+    N, C = y.shape
+    product = np.full((N, C, len(contrast.FILTERS), 2), np.nan, np.float32)  # [C-19]
+
+    def visit(i, r):
+        wanted = np.flatnonzero(y[i] | others[i])
+        if len(wanted):
+            product[i, wanted] = auto.product_skewness(r, maps_of(i)[wanted])
+
+    model = pixel_masks.fit(log_image, y, fold, report, visit)
     filters, best, classifier, choices = [], [], [], []
-    for c in range(y.shape[1]):
+    for c in range(C):
         P, Q = y[:, c], others[:, c]
         tells = auto.tell(product[P, c], product[Q, c])  # (F, 2)
         f, k = np.unravel_index(tells.argmax(), tells.shape)
@@ -56,31 +63,15 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
     return AutoModel(model, filters, best, classifier, choices)
 
 
-def _skewness(log_image, maps_of, wanted, report):
-    """Skewness (N, C, F, 2) of the product of contrast and maps.  [C-19]
-
-    It is computed for the pairs in `wanted`, bool (N, C), and is NaN for the others.
-    """
-    N, C = wanted.shape
-    product = np.full((N, C, len(contrast.FILTERS), 2), np.nan, np.float32)
-    rows = np.flatnonzero(wanted.any(axis=1))
-    clock = Progress(len(rows), "auto: products", report)
-    for i in rows:
-        r, classes = contrast.responses(log_image(i)), np.flatnonzero(wanted[i])
-        product[i, classes] = auto.product_skewness(r, maps_of(i)[classes])
-        clock.add(1)
-    return product
-
-
 def masks_of_image(x: Tensor, A: np.ndarray, y: np.ndarray, fold: int,
                    model: AutoModel) -> tuple[np.ndarray, np.ndarray]:
     """Masks and the pixels that a trainer must leave out, both bool (C, H, W), of one image.
 
     x (H, W) is the logarithm [C-1] of the image, A (C, H, W) its maps, y bool (C,) its labels, and
     fold its own. The classes left to contrast and network share the image as
-    pixel_masks.masks_of_image does. A mask of a map
-    or of a product may overlap the others, as the masks of the paper may (DEV-29). Where a class
-    with a label gets no mask, the whole image is left out for it.
+    pixel_masks.masks_of_image does. A mask of a map or of a product may overlap the others, as the
+    masks of the paper may (DEV-29). Where a class with a label gets no mask, the whole image is
+    left out for it.
     """
     by_pixels = y & np.isin(model.choices, ("contrast", "network"))
     simple = model.pixels._replace(choices=model.choices)

@@ -34,16 +34,18 @@ class PixelModel(NamedTuple):
 
 
 def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
-        report: Callable = silent) -> PixelModel:
+        report: Callable = silent,
+        visit: Callable[[int, Tensor], None] = lambda i, r: None) -> PixelModel:
     """Train a network for each fold, and choose network or contrast for each class.    [C-32]
 
     log_image(i) gives the logarithm [C-1] of image i, and fold int (N,) are the folds. Where fewer
     than 10 images are clean, nothing but the ground of other classes could be the negatives of a
     pixel, so that no network is trained and all classes are left to contrast. So they are where
-    all images are of one fold.
+    all images are of one fold. visit(i, r) is called with the responses r (F, pixels) of
+    contrast.responses to each image, for a caller that needs them too.
     """
     enough = (~y.any(axis=1)).sum() >= contrast.ENOUGH and len(set(fold.tolist())) > 1
-    skew, d = _read(log_image, len(y), enough, report)
+    skew, d = _read(log_image, len(y), enough, report, visit)
     model = label_only.fit(log_image, y, report, skew)
     others, networks = auto.negatives(y), {}
     scores = np.zeros(y.shape)
@@ -64,14 +66,16 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
     return PixelModel(model, networks, alone, told, choices)
 
 
-def _read(log_image, N, sample, report):
+def _read(log_image, N, sample, report, visit):
     """Skewness (N, F) [C-4], and descriptors float16 (N, m, D) of m random pixels each or None."""
     rng, skew, d = np.random.default_rng(0), [], []
     size = min(SAMPLES, max(1, ALL_SAMPLES // max(N, 1)))
     clock = Progress(N, "pixels: descriptors", report)
     for i in range(N):
         x = log_image(i)
-        skew.append(contrast.skewness(x))
+        r = contrast.responses(x)
+        skew.append(contrast.skew(r).numpy())
+        visit(i, r)
         if sample:
             each = pixels.describe(x).flatten(1).T
             d.append(each[rng.integers(len(each), size=size)].half().numpy())
