@@ -13,7 +13,6 @@ empty ones included, test_images/ and sample_submission.csv.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from PIL import Image
 
 from ..data.csv_files import write_csv
 from ..masks import rle_encode
+from . import command
 
 PATTERNS = ("Fish", "Flower", "Gravel", "Sugar")
 FLOWER = 0.35  # chance of Flower where the others are, and of each other where Flower is
@@ -110,9 +110,7 @@ def write(out: Path | str, images: int = 60, size: tuple[int, int] = (128, 192),
           test_images: int | None = None) -> None:
     """Write the contest's files; a third as many test images as training images unless a number is
     given. Raises FileExistsError for a folder that is not empty."""
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty")
+    out = command.empty_folder(out)
     counts = {"train": images, "test": max(1, images // 3) if test_images is None else test_images}
     rows = {"train": [], "test": []}
     for part, (kind, count) in enumerate(counts.items()):
@@ -141,11 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="in pixels (default: 128 192; the contest has 1400 2100)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same clouds (default: 0)")
     args = parser.parse_args(argv)
-    try:
-        write(args.out, args.images, tuple(args.size), args.seed)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.written(write, args.out, args.images, tuple(args.size), args.seed)
     print(f"{args.images} training images with true masks in {args.out}")
 
 

@@ -8,15 +8,15 @@ Pillow.
 """
 
 import argparse
-import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..data.csv_files import write_csv
 from ..masks import rle_encode
+from . import command
 from .steel import field
 
 KINDS = ("moving", "turning", "crossing", "leaving")
@@ -156,9 +156,7 @@ def write(out_dir: Path | str, sequences: int = 8, frames: int = 16,
     The kinds come in turn. Returns the names of the sequences. Raises FileExistsError for a folder
     that is not empty.
     """
-    out = Path(out_dir)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty")
+    out = command.empty_folder(out_dir)
     names, tables = [], {"first": [], "masks": []}
     for i in range(sequences):
         kind = KINDS[i % len(KINDS)]
@@ -172,9 +170,7 @@ def write(out_dir: Path | str, sequences: int = 8, frames: int = 16,
             tables["masks"] += rows
             tables["first"] += rows if t == 0 else []
     for title, rows in tables.items():
-        with open(out / f"{title}.csv", "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [("ImageId", "ClassId", "EncodedPixels"), *rows])
+        write_csv(out / f"{title}.csv", ("ImageId", "ClassId", "EncodedPixels"), rows)
     return names
 
 
@@ -191,11 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         metavar=("HEIGHT", "WIDTH"), help="in pixels, 48 48 or more")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
     args = parser.parse_args(argv)
-    try:
-        names = write(args.out, args.sequences, args.frames, tuple(args.size), args.seed)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    names = command.written(write, args.out, args.sequences, args.frames, tuple(args.size), args.seed)
     print(f"{len(names)} sequences of {args.frames} frames in {args.out}: {' '.join(names)}")
 
 

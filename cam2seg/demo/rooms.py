@@ -13,7 +13,6 @@ the floor at Y = 0 and gravity along +Y.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from PIL import Image
 from ..data.csv_files import write_csv
 from ..masks import rle_encode
 from ..methods.depth import Camera
+from . import command
 
 KINDS = ("crate", "table", "shelf")
 FOCAL = 0.8  # focal length as a part of the image's width
@@ -220,9 +220,7 @@ def write(out: Path | str, images: int = 200, size: tuple[int, int] = (96, 96), 
           prefix: str = "") -> None:
     """Write train_images/, depth/ and train.csv, whose classes are KINDS. Raises FileExistsError
     for a folder that is not empty."""
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty")
+    out = command.empty_folder(out)
     for folder in ("train_images", "depth"):
         (out / folder).mkdir(parents=True)
     rows = []
@@ -247,11 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="in pixels (default: 96 96)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same rooms (default: 0)")
     args = parser.parse_args(argv)
-    try:
-        write(args.out, args.images, tuple(args.size), args.seed)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.written(write, args.out, args.images, tuple(args.size), args.seed)
     print(f"{args.images} rooms in {args.out}; for make_masks.py --method depth: --depth "
           f"{args.out}/depth --camera " + " ".join(f"{v:g}" for v in camera_of(args.size)))
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from ..data.errors import DataError
 from ..masks import rle_encode
-from . import steel
+from . import command, steel
 
 # Chance of 0, 1, 2 and 3 kinds of defect in one image.
 KINDS_PER_IMAGE = (0.25, 0.5, 0.2, 0.05)
@@ -205,9 +205,7 @@ def write(out_dir: Path | str, images: int = 480, size: tuple[int, int] = (128, 
         raise ValueError(f"{images} images are not between 1 and 100000")
     if seed < 0:
         raise ValueError(f"seed {seed} is negative")
-    out = Path(out_dir)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty")
+    out = command.empty_folder(out_dir)
     building = out / ".building"
     (building / "train_images").mkdir(parents=True)
     try:
