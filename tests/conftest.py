@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,23 @@ def refused(capsys):
         return error[len("error: "):-1]
 
     return line
+
+
+@contextmanager
+def interrupted(module, name, count):
+    """In the block, the function `name` of a module is interrupted when it is called for the
+    count-th time."""
+    real, seen = getattr(module, name), []
+
+    def stop(*args):
+        seen.append(1)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, stop)
+        yield
 
 
 def contents(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, call, contents, results
+from conftest import SMALL, call, contents, interrupted, results
 from PIL import Image
 
 import make_masks
@@ -97,19 +97,10 @@ def test_arrays_of_metres_give_what_the_flags_ask_for(made, tmp_path):
             assert (masks.rle_decode(rle, SIZE) == (label == c)).all()
 
 
-def test_a_stopped_run_goes_on_and_a_changed_depth_is_refused(made, tmp_path, refused, monkeypatch):
+def test_a_stopped_run_goes_on_and_a_changed_depth_is_refused(made, tmp_path, refused):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert call("make_masks", *flags(made, whole)) == 0
-    real, seen = depth.labels_of, []
-
-    def stop(*args):
-        seen.append(1)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(depth, "labels_of", stop)
+    with interrupted(depth, "labels_of", 4):
         assert call("make_masks", *flags(made, out)) == 130
     assert not (out / "masks.csv").exists()
     assert call("make_masks", *flags(made, out, "--resume")) == 0
@@ -291,21 +282,11 @@ def no_download(weights=None):
 REAL_B0 = models.torchvision.models.efficientnet_b0
 
 
-def test_a_stopped_run_with_init_goes_on_to_the_same_bytes(pretrained, tmp_path, refused,
-                                                           monkeypatch):
+def test_a_stopped_run_with_init_goes_on_to_the_same_bytes(pretrained, tmp_path, refused):
     whole, out = tmp_path / "whole", tmp_path / "out"
     init = ("--init", pretrained / "run", "--fold", 1, "--epochs", 2)
     assert call("train_seg", *real(pretrained, whole, *init)) == 0
-    real_epoch, seen = fit.train_one_epoch, []
-
-    def stop(*args):
-        seen.append(1)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return real_epoch(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "train_one_epoch", stop)
+    with interrupted(fit, "train_one_epoch", 2):
         assert call("train_seg", *real(pretrained, out, *init)) == 130
     assert call("train_seg", *real(pretrained, out, *init, "--resume")) == 0
     assert results(out) == results(whole)

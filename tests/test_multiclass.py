@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, call, results
+from conftest import SMALL, call, interrupted, results
 
 import cam2seg
 from cam2seg import losses, masks, metrics, models
@@ -180,19 +180,10 @@ def test_multiclass_goes_through_the_script(flags, shapes, tmp_path, monkeypatch
     assert (masks.decode_all(given.rles, "a.png", (64, 64), 2) != p.masks).sum() <= 4
 
 
-def test_a_stopped_multiclass_run_goes_on_to_the_same_bytes(flags, tmp_path, monkeypatch, refused):
+def test_a_stopped_multiclass_run_goes_on_to_the_same_bytes(flags, tmp_path, refused):
     whole, out, one = tmp_path / "whole", tmp_path / "out", ("--fold", 0, "--epochs", 2)
     assert call("train_seg", *flags, *one, "--out", whole) == 0
-    real_epoch, seen = fit.train_one_epoch, []
-
-    def stop(*args):
-        seen.append(1)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return real_epoch(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "train_one_epoch", stop)
+    with interrupted(fit, "train_one_epoch", 2):
         assert call("train_seg", *flags, *one, "--out", out) == 130
     assert call("train_seg", *flags, *one, "--out", out, "--resume") == 0
     assert results(out) == results(whole)

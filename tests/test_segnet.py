@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
-from conftest import SMALL, call, results
+from conftest import SMALL, call, interrupted, results
 
 import cam2seg
 from cam2seg import masks, models
@@ -272,22 +272,13 @@ def flags(shapes, tmp_path):
             "--size", 33, 35)
 
 
-def test_segnet_goes_through_the_scripts(narrow, flags, shapes, tmp_path, monkeypatch, capsys):
+def test_segnet_goes_through_the_scripts(narrow, flags, shapes, tmp_path, capsys):
     """Training, a stop and --resume, --predict, cam2seg.load and evaluate."""
     whole, out, new = (tmp_path / name for name in ("whole", "out", "new"))
     assert call("train_seg", *flags, "--out", whole) == 0
     said = capsys.readouterr().out
     assert "SegNet on them" in said and f"segnet={whole}/oof_masks.csv" in said
-    real_epoch, seen = fit.train_one_epoch, []
-
-    def stop(*args):
-        seen.append(1)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return real_epoch(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "train_one_epoch", stop)
+    with interrupted(fit, "train_one_epoch", 2):
         assert call("train_seg", *flags, "--out", out) == 130
     assert call("train_seg", *flags, "--out", out, "--resume") == 0
     assert results(out) == results(whole)
