@@ -18,6 +18,7 @@ from .csv_files import FORMS, read_csv, write_csv
 from .errors import DataError
 from .image_folder import SUFFIXES, list_images
 
+JOINED = ("ImageId_ClassId", "Image_Label")  # columns with image and class in one
 CLEAN = "clean"  # the folder name, in any case, that stands for "no class" beside class folders
 
 
@@ -57,9 +58,9 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     that a mask CSV does not name has no defect (Kaggle's rule, DEV-8), unless that CSV also has
     rows for empty masks. An image that any other form does not name is unlabelled and left out.
     `classes` gives the class names in their order; `only` leaves out what the file says of others,
-    which is an error otherwise (an empty mask says nothing). Without `classes` they are those of the file: its columns, or the
-    names in it sorted (ids as numbers). A class id that does not occur is no class. A folder named
-    `clean` holds images without any class. Raises DataError.
+    which is an error otherwise (an empty mask says nothing). Without `classes` they are those of
+    the file: its columns, or the names in it sorted (ids as numbers). A class id that does not
+    occur is no class. A folder named `clean` holds images without any class. Raises DataError.
     """
     path = Path(path)
     if path.is_dir():
@@ -67,11 +68,8 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     header, rows = read_csv(path)
     columns = set(header)
     with_masks = "EncodedPixels" in columns
-    if {"ImageId", "ClassId"} <= columns:
-        cells = [(n, r["ImageId"], r["ClassId"], r.get("EncodedPixels")) for n, r in rows]
-    elif with_masks and columns & {"ImageId_ClassId", "Image_Label"}:
-        joined = "ImageId_ClassId" if "ImageId_ClassId" in columns else "Image_Label"
-        cells = [(n, *_split(path, n, r[joined]), r["EncodedPixels"]) for n, r in rows]
+    if {"ImageId", "ClassId"} <= columns or with_masks and columns & {*JOINED}:
+        cells = [(n, *_key(path, n, r), r.get("EncodedPixels")) for n, r in rows]
     elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
         if "" in header:
             raise DataError(f"{path}, row 1: a column without a name in {','.join(header)[:200]}")
@@ -91,6 +89,13 @@ def read_masks(path: Path | str, image_dir: Path | str | None = None,
     if found.rles is None:
         raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
     return found
+
+
+def _key(path, row, cells):
+    """Image and class of a row {column: cell} that has both in two columns, or joined in one."""
+    if {"ImageId", "ClassId"} <= cells.keys():
+        return cells["ImageId"], cells["ClassId"]
+    return _split(path, row, next(cells[name] for name in JOINED if name in cells))
 
 
 def _split(path, row, text):
@@ -206,14 +211,10 @@ def read_order(path: Path | str) -> tuple[list[str], list[tuple[int, str, str]]]
     rows in their order. Raises DataError."""
     path = Path(path)
     header, rows = read_csv(path)
-    joined = {"ImageId_ClassId", "Image_Label"} & set(header)
-    if "EncodedPixels" in header and len(header) == 2 and joined:
-        name, = joined
-        order = [(n, *_split(path, n, r[name])) for n, r in rows]
-    elif set(header) == {"ImageId", "ClassId", "EncodedPixels"}:
-        order = [(n, r["ImageId"], r["ClassId"]) for n, r in rows]
-    else:
+    if set(header) not in ({"ImageId", "ClassId", "EncodedPixels"},
+                           *({name, "EncodedPixels"} for name in JOINED)):
         raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected a mask file")
+    order = [(n, *_key(path, n, r)) for n, r in rows]
     seen = {}
     for n, *key in order:
         if seen.setdefault(tuple(key), n) != n:

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.classes import checked_list
 from ..data.csv_files import read_csv, write_csv
 from ..data.errors import DataError
-from ..data.files import regular, whole_file
+from ..data.files import contents, regular, whole_file
 from . import inputs, processes
 from .locks import lock
 
@@ -26,7 +26,8 @@ OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
     "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
     "masks_labels.csv", "ignore.csv", "model.json", "features.pt", "review.csv", "review.png",
-    "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt", "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
+    "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt",
+    "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 
 def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
@@ -188,6 +189,13 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(regular(path)).read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:  # one bracket in another, thousands deep
         raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def check_is_run(flag: str, path: Path, script: str) -> None:
+    """Raise DataError, naming the flag, unless the folder holds a run of the training script."""
+    if not all((path / name).exists() for name in ("args.json", "folds.csv")):
+        raise DataError(f"{flag} {path} is no run of {script}.py, which has an args.json and a "
+                        f"folds.csv: {contents(path)}")
 
 
 def read_run(path: Path | str, **more: type) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..data import files, folds
+from ..data import folds
 from ..data.errors import DataError
 from ..runs import folder, restore
 from . import segmenters
@@ -26,9 +26,7 @@ def choose(run: Path, names: Sequence[str], fold: np.ndarray,
     fold k holds out, from the first fold that has not. An image is known by its name. fold: int
     (N,), the folds of the named images. Raises DataError where the run has no such fold.
     """
-    if not all((run / name).exists() for name in ("args.json", "folds.csv")):
-        raise DataError(f"--init {run} is no run of train_seg.py, which has an args.json and a "
-                        f"folds.csv: {files.contents(run)}")
+    folder.check_is_run("--init", run, "train_seg")
     known, paths = folds.read_folds(run / "folds.csv"), folder.fold_files(run, CHECKPOINT)
     if not paths:
         raise DataError(f"--init {run}: no fold*/{CHECKPOINT}, expected a run of train_seg.py in "

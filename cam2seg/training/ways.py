@@ -56,9 +56,7 @@ def load_or_make_maps(args: argparse.Namespace, work: Work,
 def masks_from_contrast(args: argparse.Namespace, work: Work, report: Callable,
                         show: Callable) -> Made | None:
     """Masks by contrast, from images and labels alone; see methods/contrast."""
-    model = fitted.given(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
-                     work.digests, work.fold)
+    model = _start_by_labels(args, work)
     if not processes.is_first():
         return None
     log_image, y = _log_images(args, work), work.labels.y.astype(bool)
@@ -78,9 +76,7 @@ def masks_from_contrast(args: argparse.Namespace, work: Work, report: Callable,
 def masks_from_pixels(args: argparse.Namespace, work: Work, report: Callable,
                       show: Callable) -> Made | None:
     """Masks by networks on filter responses, from images and labels; see methods/pixels."""
-    model = fitted.given(args, work.classes)
-    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
-                     work.digests, work.fold)
+    model = _start_by_labels(args, work)
     if not processes.is_first():
         return None
     log_image, y = _log_images(args, work), work.labels.y.astype(bool)
@@ -192,6 +188,14 @@ def masks_from_video(args: argparse.Namespace, work: Work, report: Callable,
     made = video_masks.make_masks(net, videos, read, (args.radius, args.memory), report)
     scores = {} if truth is None else {"J and F": video_masks.scores(videos, truth, made[0])}
     return Made(work._replace(labels=None), *made, None, scores)
+
+
+def _start_by_labels(args, work):
+    """Make the folder of a run that needs no network, and return the model of --fitted or None."""
+    model = fitted.given(args, work.classes)
+    folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
+                     work.digests, work.fold)
+    return model
 
 
 def _log_images(args, work):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import files, folds, image_folder, labels
+from ..data import folds, image_folder, labels
 from ..data.csv_files import read_probs
 from ..data.errors import DataError
 from ..metrics import class_aucs
@@ -96,9 +96,7 @@ def _trained_classes(args):
     only, classes, chosen = False, None, inputs.chosen_classes(args)
     kind = "seg" if args.method == "seg" else "cls"
     for path in args.seg if kind == "seg" else [args.cls]:
-        if not all((path / name).exists() for name in ("args.json", "folds.csv")):
-            raise DataError(f"--{kind} {path} is no run of train_{kind}.py, which has an args.json "
-                            f"and a folds.csv: {files.contents(path)}")
+        folder.check_is_run(f"--{kind}", path, f"train_{kind}")
         trained = folder.read_run(path / "args.json")
         only |= bool(trained["args"].get("classes"))
         if classes and trained["classes"] != classes:
