@@ -21,6 +21,7 @@ import numpy as np
 
 from cam2seg.data import csv_files, images
 from cam2seg.data.dataset import ImageSet
+from cam2seg.data.warps import Warps
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
@@ -42,9 +43,9 @@ def get_args(argv=None):
                    help="width of the head's first layer, DEV-12")
     p.add_argument("--dropout", type=flags.fraction, default=0.2,
                    help="both dropouts of the head, DEV-12")
-    p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
+    p.add_argument("--lr-encoder", type=flags.from_zero, default=1e-4,
                    help="Adam, [P] IV; 1e-3 from scratch")
-    p.add_argument("--lr-head", type=flags.learning_rate, default=1e-3, help="Adam, [P] IV")
+    p.add_argument("--lr-head", type=flags.from_zero, default=1e-3, help="Adam, [P] IV")
     p.add_argument("--swa", type=flags.positive, default=3,
                    help="how many best epochs by validation loss are averaged, [P] V")
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
@@ -91,7 +92,8 @@ def training_plan(args, labels, fold, size, report):
         device = devices.pick_device(args.device)
     devices.check_memory(args.batch_size, size, device)
     dataset = ImageSet(inputs.image_dir(args), labels.names, size, labels.y.astype(np.float32),
-                       (args.vflip, args.hflip), args.seed)
+                       (args.vflip, args.hflip), args.seed,
+                       Warps(args.shift_scale_rotate, args.grid_distortion))
     return cross_validation.Plan(dataset, fold, args.out, device, args.epochs, args.batch_size,
                                  args.workers, args.seed, args.amp, args.resume, report)
 

@@ -28,6 +28,7 @@ from cam2seg import masks, metrics
 from cam2seg.data import folds, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
+from cam2seg.data.warps import Warps
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
@@ -54,9 +55,9 @@ def get_args(argv=None):
     p.add_argument("--target", default="multilabel", choices=("multilabel", "multiclass"),
                    help="masks of classes may overlap; or each pixel has one class or none, by "
                    "softmax and cross-entropy, without --loss and --threshold, DEV-67")
-    p.add_argument("--lr-encoder", type=flags.learning_rate, default=1e-4,
+    p.add_argument("--lr-encoder", type=flags.from_zero, default=1e-4,
                    help="Adam, DEV-12; 1e-3 from scratch")
-    p.add_argument("--lr-decoder", type=flags.learning_rate, default=1e-3, help="Adam, DEV-12")
+    p.add_argument("--lr-decoder", type=flags.from_zero, default=1e-3, help="Adam, DEV-12")
     p.add_argument("--schedule", default="plateau", choices=("plateau", "cosine"),
                    help="learning rates halve on a plateau, or fall along a cosine, DEV-37")
     p.add_argument("--ignore", type=Path, metavar="CSV",
@@ -214,7 +215,7 @@ def load_initial(chosen, arch, network, k):
 def training_plan(args, work, size, report):
     """The Plan of the loop: the images with the given masks as targets, and the settings by flags.
 
-    Image and masks are flipped together (DEV-40).
+    Image and masks are flipped and warped together (DEV-40, [K-7]).
     """
     from cam2seg.training import cross_validation, devices
     with blaming("--device"):
@@ -223,7 +224,8 @@ def training_plan(args, work, size, report):
     targets = MaskTargets(work.given.rles, work.sizes, len(work.given.classes), args.mask_cut,
                           work.ignored)
     dataset = ImageSet(inputs.image_dir(args), work.given.names, size, targets,
-                       (args.vflip, args.hflip), args.seed)
+                       (args.vflip, args.hflip), args.seed,
+                       Warps(args.shift_scale_rotate, args.grid_distortion))
     return cross_validation.Plan(dataset, work.fold, args.out, device, args.epochs,
                                  args.batch_size, args.workers, args.seed, args.amp, args.resume,
                                  report, args.schedule)

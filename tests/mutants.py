@@ -46,6 +46,7 @@ DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
     "cam2seg/training/initial.py", "cam2seg/demo/rooms.py")
 HULLS, FINISHED, CLOUDS = ("cam2seg/methods/hulls.py", "cam2seg/training/finished_masks.py",
                            "cam2seg/demo/clouds.py")
+WARPS = "cam2seg/data/warps.py"
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
@@ -53,6 +54,32 @@ SEGNET, SEGMENTERS, LOSSES = (
     "cam2seg/segnet.py", "cam2seg/training/segmenters.py", "cam2seg/losses.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("warps: turned the other way", WARPS, "u * np.sin(a) + v * np.cos(a)",
+     "v * np.cos(a) - u * np.sin(a)"),
+    ("warps: turned about the corner of the middle", WARPS, "v = (rows - (H - 1) / 2 -",
+     "v = (rows - H / 2 -"),
+    ("warps: shifts of H and W mixed up", WARPS, "shift[1] * W) / scale", "shift[1] * H) / scale"),
+    ("warps: shift after the scale", WARPS, "shift[0] * H) / scale", "shift[0] * H * scale) / scale"),
+    ("warps: scale the other way", WARPS, "shift[1] * W) / scale", "shift[1] * W) * scale"),
+    ("warps: stretched cells that do not end at the border", WARPS, " / np.sum(s)", " / len(s)"),
+    ("warps: stretched cells of rows and columns mixed up", WARPS, "size, (tall, wide)",
+     "size, (wide, tall)"),
+    ("warps: cells from edge to edge", WARPS, "np.linspace(0, L - 1, len(s) + 1)",
+     "np.linspace(0, L, len(s) + 1)"),
+    ("warps: the outermost pixel twice in the mirror", WARPS, "period = 2 * max(length - 1, 1)",
+     "period = 2 * length"),
+    ("warps: repeated in place of mirrored", WARPS, "np.minimum(at, period - at)", "at"),
+    ("warps: weights of the two columns mixed up", WARPS,
+     "((1 - right) * image[r, j] + right *", "(right * image[r, j] + (1 - right) *"),
+    ("warps: colours cut off in place of rounded", WARPS, "np.rint(out)", "np.floor(out)"),
+    ("warps: masks by the pixel above and left", WARPS, "L) + 0.5)", "L))"),
+    ("warps: always drawn", WARPS, "rng.random() < 0.5:", "rng.random() < 1:"),
+    ("warps: shift drawn to one side alone", WARPS, "= (2 * u - 1 for u in ssr)",
+     "= (u for u in ssr)"),
+    ("warps: masks not warped with the image", DATASET,
+     "warps.nearest(target, found) if has_masks", "target if has_masks"),
+    ("warps: another warp in every run", DATASET, "warps.draw(rng, ",
+     "warps.draw(np.random.default_rng(), "),
     ("segnet: the last row of an odd side lost", SEGNET, "ceil_mode=True, ", ""),
     ("segnet: places without the size", SEGNET, ", output_size=size)", ")"),
     ("segnet: poolings undone in the wrong order", SEGNET, "*pooled.pop()", "*pooled.pop(0)"),
@@ -474,7 +501,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                LABELS: ["tests/test_data.py", "tests/test_clouds.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
                MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],
-               DATASET: ["tests/test_images.py", "tests/test_mask_targets.py"],
+               DATASET: ["tests/test_images.py", "tests/test_mask_targets.py",
+                         "tests/test_warps.py"],
                FILES: ["tests/test_runs.py", "tests/test_links.py"], RESTORE: ["tests/test_streams.py"],
                STREAMS: ["tests/test_streams.py"],
                RUN_FOLDER: ["tests/test_same_run.py", "tests/test_links.py",
@@ -491,7 +519,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],
                DEPTH: ["tests/test_depth.py"], ROOMS: ["tests/test_depth.py"],
                **dict.fromkeys((DEPTH_FILES, DEPTH_MASKS, INITIAL), ["tests/test_depth_masks.py"]),
-               HULLS: ["tests/test_hulls.py"],
+               HULLS: ["tests/test_hulls.py"], WARPS: ["tests/test_warps.py"],
                **dict.fromkeys((FINISHED, CLOUDS), ["tests/test_clouds.py"]),
                VIDEO: ["tests/test_video.py"], VIDEO_MASKS: ["tests/test_video.py"],
                "cam2seg/report/mask_report.py": ["tests/test_label_only.py"],

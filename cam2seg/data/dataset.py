@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..masks import rle_decode
+from . import warps
 from .images import open_rgb
 
 
@@ -27,16 +28,17 @@ class ImageSet:
     The target is targets[index] or, where `targets` is a MaskTargets, the masks uint8 (C, H, W):
     1 = defect, 0 = none, 255 = left out of the loss. With epoch None neither is changed. In an
     epoch both are mirrored together at random ([P] section IV), along each axis with probability
-    1/2 (DEV-32). The draws follow from (seed, epoch, index) alone, so that the order of the images,
-    the workers and a restart do not change them.
+    1/2 (DEV-32), and then warped together. The draws follow from (seed, epoch, index) alone, so
+    that the order of the images, the workers and a restart do not change them.
     """
 
     def __init__(self, folder: Path | str, names: Sequence[str], size: Sequence[int],
                  targets: np.ndarray | MaskTargets, flips: tuple[bool, bool] = (False, False),
-                 seed: int = 0):
+                 seed: int = 0, warped: warps.Warps | None = None):
         """size: (H, W) of the network's input; flips: whether to mirror (rows, columns)."""
         self.folder, self.names, self.size = Path(folder), names, tuple(size)
         self.targets, self.flips, self.seed = targets, flips, seed
+        self.warped = warps.checked(warped or warps.Warps())
 
     def __len__(self):
         return len(self.names)
@@ -49,12 +51,16 @@ class ImageSet:
         image = np.asarray(image)
         target = masks_of(self.targets, name, self.size) if has_masks else self.targets[index]
         if epoch is not None:
-            draws = np.random.default_rng((self.seed, epoch, index)).random(2) < 0.5
-            for axis, flip in enumerate(np.logical_and(draws, self.flips)):
+            rng = np.random.default_rng((self.seed, epoch, index))
+            for axis, flip in enumerate(np.logical_and(rng.random(2) < 0.5, self.flips)):
                 if flip:
                     image = np.flip(image, axis)
                     target = np.flip(target, axis + 1) if has_masks else target
-        return np.array(image), np.array(target)
+            found = warps.draw(rng, self.warped, self.size)
+            if found:
+                image = warps.bilinear(image, found)
+                target = warps.nearest(target, found) if has_masks else target
+        return np.array(image, order="C"), np.array(target, order="C")
 
 
 def masks_of(targets: MaskTargets, name: str, size: tuple[int, int]) -> np.ndarray:

@@ -58,6 +58,13 @@ def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,
                    help="random horizontal mirror, [P] IV")
     p.add_argument("--vflip", action=argparse.BooleanOptionalAction, default=False,
                    help="random vertical mirror, [P] IV")
+    p.add_argument("--shift-scale-rotate", type=from_zero, nargs=3,
+                   metavar=("SHIFT", "SCALE", "DEGREES"),
+                   help="random shift by up to this part of each side, scale by up to 1 +- SCALE "
+                        "and turn, [K-5], DEV-68 (default: none)")
+    p.add_argument("--grid-distortion", type=from_zero, nargs=2, metavar=("CELLS", "LIMIT"),
+                   help="random stretch of each of so many cells along a side by up to 1 +- LIMIT, "
+                        "[K-6], DEV-68 (default: none)")
     p.add_argument("--epochs", type=positive, default=epochs, help="DEV-12")
     p.add_argument("--batch-size", type=positive, default=batch_size, help=batch_source)
     p.add_argument("--fold", type=natural,
@@ -122,7 +129,7 @@ def fraction_or_centre(text: str) -> float | None:
     return None if text == "centre" else fraction(text)
 
 
-def learning_rate(text: str) -> float:
+def from_zero(text: str) -> float:
     """Flag type: a finite number from 0 up."""
     value = float(text)
     if not 0 <= value < float("inf"):
