@@ -16,16 +16,14 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
-import itertools
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cam2seg import masks, metrics
-from cam2seg.data import folds, image_folder, images, labels
+from cam2seg.data import image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.data.warps import Warps
@@ -33,12 +31,15 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console
+from cam2seg.training.segmentation_work import load, named
 
 
 def get_args(argv=None):
     p = flags.parser(__doc__)
     flags.add_data(p, "optional: a CSV of true masks to score against")
-    p.add_argument("--masks", type=Path, default="runs/masks/masks.csv", help="CSV to train on")
+    p.add_argument("--masks", type=Path, nargs="+", default=[Path("runs/masks/masks.csv")],
+                   metavar="PATH", help="masks to train on; those of a later path, as of corrected "
+                   "images, replace those of an earlier one image by image, DEV-69")
     p.add_argument("--folds", type=Path, default="runs/cls/folds.csv",
                    help="folds.csv of the classifier's run")
     p.add_argument("--out", type=Path, default="runs/seg", help="folder of this run")
@@ -79,18 +80,6 @@ def get_args(argv=None):
     return p.parse_args(argv)
 
 
-class Work(NamedTuple):
-    """What the network is trained and scored on."""
-
-    given: labels.Labels  # the masks to train on; never the truth, unless --masks names it
-    truth: labels.Labels | None  # true masks, which only the scores may look at
-    ignored: dict | None  # {(name, class index): run lengths} of pixels the loss leaves out
-    gate: dict | None  # {image name: C probabilities} of a classifier
-    sizes: dict  # {name: (H, W)}
-    digests: dict  # {name: SHA-256 of the file}
-    fold: np.ndarray  # int (N,): the fold that holds each image out
-
-
 def main(args):
     processes.join()
     folder.check_flags(args)
@@ -108,7 +97,7 @@ def main(args):
     recipe, plan = seg_recipe(args, work, size), training_plan(args, work, size, report)
     recipe = recipe._replace(start=initial and partial(load_initial, initial, args.arch))
     batches.check_batches(args.batch_size, work.fold, size)
-    folder.start_run(args, [args.masks, args.folds, args.ignore, args.gate, args.weights,
+    folder.start_run(args, [*args.masks, args.folds, args.ignore, args.gate, args.weights,
                             inputs.label_path(args),
                             *((args.init / n for n in ("args.json", "folds.csv")) if initial
                               else ())],
@@ -122,74 +111,6 @@ def main(args):
     if args.predict:
         mask_new_images(args, recipe, plan, new_sizes)
     return ending(args, work) if processes.is_first() else None
-
-
-def load(args, report):
-    """Read and check all inputs: Work of the images that have a fold and a row in --masks."""
-    image_dir, path = inputs.image_dir(args), inputs.label_path(args)
-    chosen = inputs.chosen_classes(args)
-    given = labels.read_masks(args.masks, image_dir, chosen, bool(chosen))
-    report("note", text=inputs.labels_line(args.masks, image_dir, given, bool(chosen)))
-    if not given.y.any():
-        raise DataError(f"{args.masks}: every mask is empty, expected at least one that is not")
-    if args.target == "multiclass" and args.loss != "bce":
-        raise DataError(f"--target multiclass has the cross-entropy for its loss: expected no "
-                        f"--loss {args.loss}")
-    known = folds.read_folds(args.folds)
-    has_fold = np.array([n in known for n in given.names])
-    left_out = given.keep(~has_fold & given.y.any(axis=1)).names  # a clean image may be dropped
-    if left_out:
-        raise DataError(f"{args.folds}: no fold for {len(left_out)} images with a mask in "
-                        f"{args.masks}, the first is {left_out[0]}")
-    if not has_fold.all():
-        report("note", text=f"{int((~has_fold).sum())} clean images of {args.masks} have no fold in "
-                            f"{args.folds} and are left out")
-    given = given.keep(has_fold)
-    if not given.names:
-        raise DataError(f"{args.folds}: no fold for any image of {args.masks}")
-    fold = np.array([known[n] for n in given.names])
-    if args.fold is not None and args.fold not in fold or len(set(fold.tolist())) < 2:
-        raise DataError(f"{args.folds}: two folds or more are needed, and --fold among them; "
-                        f"the images of {args.masks} are in folds {sorted(set(fold.tolist()))}")
-    sizes, _, digests = inputs.scan(image_dir, given.names, report)
-    labels.check_masks(args.masks, given, sizes)
-    if args.target == "multiclass":
-        say_overlaps(args.masks, given, sizes, report)
-    truth = ignored = gate = None
-    if path and (path.exists() or args.labels):
-        truth = labels.read_labels(path, image_dir, given.classes, bool(chosen))
-        if truth.rles is not None:
-            labels.check_masks(path, truth, sizes)
-    if args.ignore:
-        found = labels.read_masks(args.ignore, image_dir, given.classes, bool(chosen))
-        labels.check_masks(args.ignore, found, sizes)
-        ignored = found.rles
-    if args.gate:
-        gate = read_gate(args, given)
-    return Work(given, truth if truth and truth.rles is not None else None, ignored, gate, sizes,
-                digests, fold)
-
-
-def say_overlaps(path, given, sizes, report):
-    """Warn of images in which masks of two classes share pixels, which are left out (DEV-67)."""
-    found = [n for n in given.names
-             if any(masks.overlap(*(masks.checked_runs(given.rles.get((n, c), ""), sizes[n])
-                                    for c in pair))
-                    for pair in itertools.combinations(range(len(given.classes)), 2))]
-    if found:
-        report("note", text=f"{path}: masks of two classes share pixels in {len(found)} images, "
-                            f"the first is {found[0]}; --target multiclass leaves these pixels out")
-
-
-def read_gate(args, given):
-    """Probabilities {image name: C values} of --gate for all images that get a mask."""
-    from cam2seg.data.csv_files import read_probs
-    gate = read_probs(args.gate, given.classes)
-    missing = [n for n in given.names if n not in gate]
-    if missing:
-        raise DataError(f"{args.gate}: no row for {len(missing)} of {len(given.names)} images, "
-                        f"the first is {missing[0]}")
-    return gate
 
 
 def initial_encoders(args, work, trained):
@@ -386,7 +307,7 @@ def write_results(args, work):
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
         result["images_with_defect"] = len(defect)
-        rows = {"nothing predicted": {}, f"trained on {args.masks}": given.rles,
+        rows = {"nothing predicted": {}, f"trained on {named(args.masks)}": given.rles,
                 f"{network_name(args.arch)} on them": rles}
         result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
             defect, truth.rles, r, work.sizes, len(given.classes))) for t, r in rows.items()}
@@ -436,8 +357,8 @@ def ending(args, work):
         then = [endings.command("train_seg", {**following, "predict": "FOLDER_OF_NEW_IMAGES"})]
     if not left and not args.predict and work.truth is not None:
         titles = [f"{'segnet' if args.arch == 'segnet' else 'unet'}={args.out}/oof_masks.csv"]
-        if args.masks != inputs.label_path(args):
-            titles.insert(0, f"masks={args.masks}")
+        if len(args.masks) == 1 and args.masks[0] != inputs.label_path(args):
+            titles.insert(0, f"masks={args.masks[0]}")
         shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}
         scores = {"folds": args.folds, "out": args.out.parent / "eval"}
         then.insert(0, endings.command("evaluate", shared | scores, *titles))

@@ -38,7 +38,8 @@ ENDINGS, EXITS, INPUTS, LOCKS = (
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
-WAYS, WORK = "cam2seg/training/ways.py", "cam2seg/training/work.py"
+WAYS, WORK, SEG_WORK = (
+    f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work"))
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -398,7 +399,12 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "list(classifiers.nets.values())[:1] if k == -1"),
     ("images of the folds mapped by all networks", WORK,
      "known = {} if args.new_images else", "known = {} if True else"),
-    ("folds by their order, not by name", "train_seg.py",
+    ("corrected to empty counts as not corrected", SEG_WORK, "names = {name for name, _ in more.rows}",
+     "names = {name for name, _ in more.rles}"),
+    ("the first masks win over corrected ones", SEG_WORK, "if key[0] not in names} | more.rles",
+     "if key[0] in first.names} | {k: r for k, r in more.rles.items() if k not in rles}"),
+    ("pixels in doubt after a person looked", SEG_WORK, "if key[0] not in corrected}", "}"),
+    ("folds by their order, not by name", SEG_WORK,
      "fold = np.array([known[n] for n in given.names])",
      "fold = np.array(list(known.values())[-len(given.names):])"),
     ("masks.csv by parameters that true masks chose", "make_masks.py",
@@ -500,7 +506,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                SEGMENTERS: ["tests/test_segnet.py", "tests/test_multiclass.py"],
                LABELS: ["tests/test_data.py", "tests/test_clouds.py"], MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py"],
-               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS, PREDICTOR: [LEAKS],
+               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, WORK: SCRIPTS,
+               SEG_WORK: [LEAKS, "tests/test_correct.py"], PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py",
                          "tests/test_warps.py"],
                FILES: ["tests/test_runs.py", "tests/test_links.py"], RESTORE: ["tests/test_streams.py"],

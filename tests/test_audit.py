@@ -23,7 +23,7 @@ import train_cls
 import train_seg
 from cam2seg import cam, metrics, models
 from cam2seg.data.labels import Labels
-from cam2seg.training import cross_validation
+from cam2seg.training import cross_validation, segmentation_work
 from cam2seg.training.held_out_maps import smoothed_maps
 
 ROOT = Path(__file__).parent.parent
@@ -242,7 +242,7 @@ def test_the_loss_of_train_seg_equals_the_loops(ignored):
                 both, total, true = both + t * q, total + t + q, true + t
         soft += (1 - 2 * both / total) / 2 if true else 0.0
     given = Labels(["a.png"], ["1", "2", "3"], None, {}, {})
-    work = train_seg.Work(given, None, ignored, None, {}, {}, None)
+    work = segmentation_work.Work(given, None, ignored, None, {}, {}, None)
     for kind, expected in (("bce", bce), ("dice", soft), ("bce+dice", bce + soft)):
         args = train_seg.get_args(["--loss", kind, "--weights", "none"])
         loss = train_seg.seg_recipe(args, work, (64, 64)).loss

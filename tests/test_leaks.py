@@ -19,7 +19,7 @@ from cam2seg.data.dataset import ImageSet
 from cam2seg.data.labels import Labels, read_labels
 from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
 from cam2seg.runs.progress import silent
-from cam2seg.training import held_out_maps, ways
+from cam2seg.training import held_out_maps, segmentation_work, ways
 from cam2seg.training.batches import Batches
 from cam2seg.training.cross_validation import Fold
 from cam2seg.training.fit import Settings
@@ -114,7 +114,7 @@ def test_a_fold_is_masked_with_the_parameters_that_the_other_fold_chose(made):
 
 @pytest.mark.parametrize("loss", ["bce", "dice", "bce+dice"])
 def test_what_a_unet_says_of_ignored_pixels_costs_nothing(loss):
-    work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, {(NAMES[0], 0): "1 1"},
+    work = segmentation_work.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, {(NAMES[0], 0): "1 1"},
                           None, {}, {}, FOLD)
     args = train_seg.get_args(["--weights", "none", "--loss", loss])
     recipe = train_seg.seg_recipe(args, work, (8, 8))
@@ -210,7 +210,7 @@ def test_a_unet_masks_the_held_out_images_by_its_best_epoch_and_the_gate(photos,
     trained = fold_one(photos, tmp_path, constant_net(0.5), states, "unet", 2)
     probs = np.random.default_rng(0).random((12, 2))
     probs[4] = [0.6, 0.2]  # the bound itself passes
-    work = train_seg.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, None,
+    work = segmentation_work.Work(Labels(NAMES, ["1", "2"], None, {}, {}), None, None,
                           dict(zip(NAMES, probs, strict=True)) if gated else None,
                           dict.fromkeys(NAMES, (40, 40)), {}, FOLD)
     train_seg.finish_fold(train_seg.get_args(["--confidence", "0.6"]), work, trained)
