@@ -44,8 +44,8 @@ def get_args(argv=None):
     p.add_argument("--dropout", type=flags.fraction, default=0.2,
                    help="both dropouts of the head, DEV-12")
     p.add_argument("--lr-encoder", type=flags.from_zero, default=1e-4,
-                   help="Adam, [P] IV; 1e-3 from scratch")
-    p.add_argument("--lr-head", type=flags.from_zero, default=1e-3, help="Adam, [P] IV")
+                   help="[P] IV; 1e-3 from scratch")
+    p.add_argument("--lr-head", type=flags.from_zero, default=1e-3, help="[P] IV")
     p.add_argument("--swa", type=flags.positive, default=3,
                    help="how many best epochs by validation loss are averaged, [P] V")
     p.add_argument("--swa-bn", default="update", choices=("update", "average"),
@@ -99,12 +99,11 @@ def training_plan(args, labels, fold, size, report):
 
 
 def classifier_recipe(args, labels, size):
-    """The Recipe of the classifier: network, Adam with the paper's two rates, BCE, SWA."""
-    import torch
+    """The Recipe of the classifier: network, the paper's two learning rates, BCE, SWA."""
     import torch.nn.functional as F
 
     from cam2seg import models
-    from cam2seg.training import cross_validation
+    from cam2seg.training import cross_validation, optimizers
     with blaming("--weights"):
         models.encoder(args.arch, args.weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
@@ -114,14 +113,13 @@ def classifier_recipe(args, labels, size):
             "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
                            "classes": labels.classes}}
 
-    def adam(model):
-        return torch.optim.Adam([  # [P] IV
-            {"params": model.features.parameters(), "lr": args.lr_encoder},
-            {"params": model.head.parameters(), "lr": args.lr_head}])
+    def optimizer(model):
+        return optimizers.make(args.optimizer, (model.features.parameters(), args.lr_encoder),
+                               (model.head.parameters(), args.lr_head))
 
     return cross_validation.Recipe(
         build=lambda: models.Classifier(**model_args, weights=args.weights),
-        optimizer=adam, loss=F.binary_cross_entropy_with_logits,  # [P-7]
+        optimizer=optimizer, loss=F.binary_cross_entropy_with_logits,  # [P-7]
         finish_fold=lambda trained: finish_fold(args, labels, trained),
         done="oof.csv", meta=meta, keep=args.swa)
 

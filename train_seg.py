@@ -57,8 +57,8 @@ def get_args(argv=None):
                    help="masks of classes may overlap; or each pixel has one class or none, by "
                    "softmax and cross-entropy, without --loss and --threshold, DEV-67")
     p.add_argument("--lr-encoder", type=flags.from_zero, default=1e-4,
-                   help="Adam, DEV-12; 1e-3 from scratch")
-    p.add_argument("--lr-decoder", type=flags.from_zero, default=1e-3, help="Adam, DEV-12")
+                   help="DEV-12; 1e-3 from scratch")
+    p.add_argument("--lr-decoder", type=flags.from_zero, default=1e-3, help="DEV-12")
     p.add_argument("--schedule", default="plateau", choices=("plateau", "cosine"),
                    help="learning rates halve on a plateau, or fall along a cosine, DEV-37")
     p.add_argument("--ignore", type=Path, metavar="CSV",
@@ -153,14 +153,12 @@ def training_plan(args, work, size, report):
 
 
 def seg_recipe(args, work, size):
-    """The Recipe of U-Net or SegNet: network, Adam with two rates, the loss, and held-out masks.
+    """The Recipe of U-Net or SegNet: network, two learning rates, the loss, and held-out masks.
 
     Both networks are trained alike (DEV-62).
     """
-    import torch
-
     from cam2seg import losses, models
-    from cam2seg.training import cross_validation, segmenters
+    from cam2seg.training import cross_validation, optimizers, segmenters
     weights = "none" if args.init else args.weights  # with --init nothing is downloaded
     with blaming("--weights"):
         segmenters.encoder(args.arch, weights)  # so that a wrong file stops here
@@ -171,11 +169,10 @@ def seg_recipe(args, work, size):
             "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
                            "classes": work.given.classes}}
 
-    def adam(model):
-        return torch.optim.Adam([
-            {"params": model.encoder.parameters(), "lr": args.lr_encoder},
-            {"params": [*model.decoder.parameters(), *model.head.parameters()],
-             "lr": args.lr_decoder}])
+    def optimizer(model):
+        rest = [*model.decoder.parameters(), *model.head.parameters()]
+        return optimizers.make(args.optimizer, (model.encoder.parameters(), args.lr_encoder),
+                               (rest, args.lr_decoder))
 
     def loss(logits, target):  # target: uint8, 255 = left out
         if args.target == "multiclass":
@@ -184,9 +181,9 @@ def seg_recipe(args, work, size):
         return losses.segmentation_loss(logits, (target == 1).float(), args.loss, ignore)
 
     return cross_validation.Recipe(
-        build=lambda: segmenters.build(**model_args, weights=weights), optimizer=adam, loss=loss,
-        finish_fold=lambda trained: finish_fold(args, work, trained), done="oof_masks.csv",
-        meta=meta)
+        build=lambda: segmenters.build(**model_args, weights=weights), optimizer=optimizer,
+        loss=loss, finish_fold=lambda trained: finish_fold(args, work, trained),
+        done="oof_masks.csv", meta=meta)
 
 
 def finish_fold(args, work, trained):

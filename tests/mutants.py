@@ -47,7 +47,7 @@ DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
     "cam2seg/training/initial.py", "cam2seg/demo/rooms.py")
 HULLS, FINISHED, CLOUDS = ("cam2seg/methods/hulls.py", "cam2seg/training/finished_masks.py",
                            "cam2seg/demo/clouds.py")
-WARPS = "cam2seg/data/warps.py"
+WARPS, OPTIMIZERS = "cam2seg/data/warps.py", "cam2seg/training/optimizers.py"
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
 
@@ -55,6 +55,13 @@ SEGNET, SEGMENTERS, LOSSES = (
     "cam2seg/segnet.py", "cam2seg/training/segmenters.py", "cam2seg/losses.py")
 
 MUTANTS = [  # what is wrong, file, the line's text, its replacement
+    ("optimizers: Adam under the name of RAdam", OPTIMIZERS, '"radam": torch.optim.RAdam',
+     '"radam": torch.optim.Adam'),
+    ("optimizers: RAdam under the name of Adam", OPTIMIZERS, '"adam": torch.optim.Adam',
+     '"adam": torch.optim.RAdam'),
+    ("optimizers: one rate for all parts", OPTIMIZERS, '"lr": rate}', '"lr": parts[0][1]}'),
+    ("optimizers: moments of RAdam of another form let pass", CHECKPOINTS,
+     "(torch.optim.Adam, torch.optim.RAdam)", "torch.optim.Adam"),
     ("warps: turned the other way", WARPS, "u * np.sin(a) + v * np.cos(a)",
      "v * np.cos(a) - u * np.sin(a)"),
     ("warps: turned about the corner of the middle", WARPS, "v = (rows - (H - 1) / 2 -",
@@ -527,6 +534,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                DEPTH: ["tests/test_depth.py"], ROOMS: ["tests/test_depth.py"],
                **dict.fromkeys((DEPTH_FILES, DEPTH_MASKS, INITIAL), ["tests/test_depth_masks.py"]),
                HULLS: ["tests/test_hulls.py"], WARPS: ["tests/test_warps.py"],
+               OPTIMIZERS: ["tests/test_optimizers.py"],
+               CHECKPOINTS: ["tests/test_runs.py", "tests/test_optimizers.py"],
                **dict.fromkeys((FINISHED, CLOUDS), ["tests/test_clouds.py"]),
                VIDEO: ["tests/test_video.py"], VIDEO_MASKS: ["tests/test_video.py"],
                "cam2seg/report/mask_report.py": ["tests/test_label_only.py"],

@@ -100,7 +100,8 @@ def _check_state(optimizer, scheduler, plan, groups):
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             number = torch.as_tensor(value)  # an optimiser of one's own may keep plain numbers
-            of_adam = name.startswith("exp_avg") and isinstance(optimizer, torch.optim.Adam)
+            of_adam = name.startswith("exp_avg") and isinstance(
+                optimizer, (torch.optim.Adam, torch.optim.RAdam))
             if not number.isfinite().all() or of_adam and number.shape != parameter.shape:
                 raise ValueError(f"optimizer with {name} of another form than its parameter")
     for key, value in scheduler.state_dict().items():

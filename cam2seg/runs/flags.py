@@ -65,6 +65,8 @@ def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,
     p.add_argument("--grid-distortion", type=from_zero, nargs=2, metavar=("CELLS", "LIMIT"),
                    help="random stretch of each of so many cells along a side by up to 1 +- LIMIT, "
                         "[K-6], DEV-68 (default: none)")
+    p.add_argument("--optimizer", choices=("adam", "radam"), default="adam",
+                   help="Adam, [P] IV; or RAdam, [K-8], DEV-70")
     p.add_argument("--epochs", type=positive, default=epochs, help="DEV-12")
     p.add_argument("--batch-size", type=positive, default=batch_size, help=batch_source)
     p.add_argument("--fold", type=natural,
