@@ -382,7 +382,7 @@ def test_wrong_frames_and_flags_are_refused(tmp_path, refused):
 
 def test_the_numbers_of_the_readme_are_those_of_the_benchmark():
     root = Path(__file__).parent.parent
-    text = (root / "README.md").read_text(encoding="utf-8")
+    text = (root / "docs/video.md").read_text(encoding="utf-8")
     measured = {r[0]: r[1:] for r in json.loads(
         (root / "benchmarks/results/video.json").read_text(encoding="utf-8"))}
     for title in ("copy", "colour", "untrained", "video"):
