@@ -34,7 +34,7 @@ demo: $(VENV)/run
 	$(SEG) --masks $(OUT)/maps/masks_labels.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_maps
 	$(SEG) --masks $(OUT)/pixels/masks.csv --ignore $(OUT)/pixels/ignore.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_pixels
 	$(SEG) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true
-	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv pixels=$(OUT)/pixels/masks.csv unet_of_pixels=$(OUT)/seg_pixels/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
+	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip --report paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv pixels=$(OUT)/pixels/masks.csv unet_of_pixels=$(OUT)/seg_pixels/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
 
 # The same images with an encoder that ImageNet has trained, whose weights come from pip: `auto` masks
 # from labels, and the U-Nets on them and on true masks, each on fold 1 of 2 and scored on fold 0.
@@ -49,7 +49,7 @@ demo-pretrained: $(VENV)/run
 	$(PY) make_masks.py --data $(DATA) --cls $(PRE)/cls --out $(PRE)/auto --overwrite --method auto --no-aug-smooth --review 8
 	$(SEG_PRE) --masks $(PRE)/auto/masks.csv --ignore $(PRE)/auto/ignore.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_auto
 	$(SEG_PRE) --masks $(DATA)/train.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_true
-	$(PY) evaluate.py --data $(DATA) --out $(PRE)/eval --overwrite --missing skip auto=$(PRE)/auto/masks.csv unet_of_auto=$(PRE)/seg_auto/oof_masks.csv unet_of_truth=$(PRE)/seg_true/oof_masks.csv
+	$(PY) evaluate.py --data $(DATA) --out $(PRE)/eval --overwrite --missing skip --report auto=$(PRE)/auto/masks.csv unet_of_auto=$(PRE)/seg_auto/oof_masks.csv unet_of_truth=$(PRE)/seg_true/oof_masks.csv
 
 test: $(VENV)/test
 	$(PY) -m pytest

@@ -31,10 +31,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cam2seg import masks, metrics
-from cam2seg.data import folds, image_folder, images, labels, stored_maps
+from cam2seg.data import folds, image_folder, images, labels
 from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
-from cam2seg.report import pictures
+from cam2seg.report import html_report, pictures, run_maps
+from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
@@ -68,6 +69,8 @@ def get_args(argv=None):
                    help="print which classes occur together, in sets of up to K, [K-3]")
     p.add_argument("--figures", type=flags.natural, default=6,
                    help="rows of each contact sheet, 0 for none")
+    p.add_argument("--report", action="store_true",
+                   help="write report.html: tables, curves, images and all flags in one page")
     p.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     p.add_argument("--resume", action="store_true", help="make the results of the same flags again")
     return p.parse_args(argv)
@@ -89,6 +92,7 @@ class Work(NamedTuple):
     fold: np.ndarray  # int (N,): the fold of each image; -1 where --folds is not given
     left_out: int  # how many labelled images are not scored
     y: np.ndarray  # uint8 (M, C): the labels of all labelled images, scored or not
+    labelled: list  # the names of these M images
 
 
 def main(args):
@@ -104,10 +108,10 @@ def main(args):
     order = check_processing(args, work)
     labelled = inputs.label_path(args) is not None
     maps = {title: open_maps(path.parent, work.truth.classes)
-            for title, path in work.paths.items() if args.figures and labelled}
+            for title, path in work.paths.items() if (args.figures or args.report) and labelled}
     near = [p.with_name(n) for p in work.paths.values() for n in ("maps.csv", "maps.npy")]
     folder.start_run(args, [inputs.label_path(args), args.folds, *work.paths.values(),
-                            args.sample, *(near if args.figures else [])],
+                            args.sample, *(near if args.figures or args.report else [])],
                      work.truth.classes, work.truth.names, work.digests)
 
     work, least = process(args, work, order, report)
@@ -116,6 +120,7 @@ def main(args):
     if not labelled:
         folder.write_json(args.out / "metrics.json", {"classes": work.truth.classes, "images":
                                                       len(work.truth.names), "least": least})
+        write_report(args, work, {}, report)
         return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"),
                               (f"look at: {args.out}/classes.png",) * (args.figures > 0))
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
@@ -133,6 +138,7 @@ def main(args):
     if args.figures:
         for c in range(len(work.truth.classes)):
             write_contact_sheet(args, work, counts, maps, c)
+    write_report(args, work, maps, report)
     return ending(args, result)
 
 
@@ -148,13 +154,14 @@ def load(args, report):
     if args.missing == "skip":
         covered = set.intersection(*(set(m.names) for m in given.values()))
         scored &= np.array([n in covered for n in truth.names])
-    y, truth = truth.y, truth.keep(scored)
+    every, truth = truth, truth.keep(scored)
     if not truth.names:
         raise DataError("no image left to score")
     fold = np.full(len(truth.names), -1)
     if args.folds:
         fold = folds.folds_of(args.folds, truth.names)
-    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()), y)
+    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()),
+                every.y, every.names)
 
 
 def processing(args):
@@ -392,8 +399,9 @@ def ending(args, result):
               if t not in (EMPTY, WHOLE)}
     said = ", ".join(f"{t} {'-' if dice is None else format(dice, '.4f')}"
                      for t, dice in scores.items())
-    sheets = [f"look at: {path}" for path in sorted((*args.out.glob("class_[0-9]*.png"),
-                                                *args.out.glob("classes.png")))]
+    sheets = [f"look at: {path}" for path in (
+        *args.out.glob("report.html"), *sorted((*args.out.glob("class_[0-9]*.png"),
+                                                *args.out.glob("classes.png"))))]
     if not sheets:
         own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", "hull", "sample",
                                                   "output_size", "class_sets", *endings.DATA))
@@ -404,6 +412,17 @@ def ending(args, result):
         sheets = [f"next, for contact sheets: {again}"]
     return endings.Ending(endings.wrote(args.out, f"Dice over present pairs: {said}"),
                           tuple(sheets))
+
+
+def write_report(args, work, maps, report):
+    """Write report.html where --report asks for it."""
+    if args.report:
+        labelled = inputs.label_path(args) is not None
+        html_report.write(args.out, Content(
+            work.truth.names, work.truth.classes, work.sizes, inputs.image_dir(args),
+            work.truth.rles if labelled else None, {t: m.rles for t, m in work.given.items()},
+            maps, (work.labelled, work.y) if labelled else None), work.paths,
+            lambda items, what: Progress(len(items), what, report).over(items))
 
 
 def pictures_of(args, work, maps, name, c):
@@ -420,32 +439,14 @@ def pictures_of(args, work, maps, name, c):
 
 
 def open_maps(run_folder, classes):
-    """Function (name, class index, (H, W)) -> map (H, W) in [0, 1] of a make_masks.py run.
-
-    Returns None for a folder without maps. The function gives zeros for an image or a class
-    without a map.
-    """
+    """The run_maps.map_function of a make_masks.py run; None for a folder without maps."""
     if not (run_folder / "maps.csv").exists():
         return None
-    from cam2seg import cam
     used = folder.read_run(run_folder / "metrics.json")["args"]
     if not {"norm", "norm_after"} <= used.keys():
         raise DataError(f"{run_folder}/metrics.json: no --norm in it, expected that of "
                         "make_masks.py")
-    names, its_classes, _, maps = stored_maps.read(run_folder)
-    if not set(its_classes) & set(classes):
-        raise DataError(f"{run_folder}/maps.csv, row 1: maps of classes {','.join(its_classes)}, "
-                        f"expected some of {','.join(classes)}")
-    row = {name: i for i, name in enumerate(names)}
-    column = {name: c for c, name in enumerate(its_classes)}
-
-    def map_of(name, c, size):
-        if name not in row or classes[c] not in column:
-            return np.zeros(size)
-        small = maps[row[name], [column[classes[c]]]]
-        return cam.numpy_maps(small, size, used["norm"], used["norm_after"])[0]
-
-    return map_of
+    return run_maps.map_function(run_folder, used["norm"], used["norm_after"], classes)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ import numpy as np
 
 from cam2seg import metrics
 from cam2seg.data import labels
-from cam2seg.report import mask_report
+from cam2seg.report import html_report, mask_report, run_maps
+from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
@@ -117,6 +118,8 @@ def get_args(argv=None):
     p.add_argument("--reuse-maps", action="store_true", help="take the maps that are in --out")
     p.add_argument("--review", type=flags.natural, default=0, metavar="N",
                    help="write review.png and review.csv: the N masks to look at first")
+    p.add_argument("--report", action="store_true",
+                   help="write report.html: tables, curves, images and all flags in one page")
     p.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CSV",
                    help="print how far the masks agree with those of other files, as of another "
                    "method; none of them counts as true")
@@ -160,6 +163,8 @@ def main(args):
         mask_report.write_review(args.out, inputs.image_dir(args), work, rles, ignored, args.review)
     if "scores" in results[0]:
         print_table2(args, results)
+    if args.report:
+        write_report(args, work, (rles, ignored), report)
     return ending(args, work, results[-1])
 
 
@@ -176,6 +181,7 @@ def ending(args, work, result):
         said += f", Dice over present pairs {'-' if dice is None else format(dice, '.4f')}"
     if "J and F" in result:
         said += ", region similarity J {:.4f}, boundary F {:.4f}".format(*result["J and F"]["mean"])
+    lines += [f"look at: {args.out}/report.html"] * args.report
     if args.review:
         lines.append(f"look at: {args.out}/review.png")
     else:
@@ -317,6 +323,19 @@ def write_metrics(args, work, results, masks, report):
         auc = label_auc(path, work.names, y, work.classes)
     for line in mask_report.advice(work.classes, facts, cell, auc):
         report("warning", text=line)
+
+
+def write_report(args, work, masks, report):
+    """Write report.html. masks: run lengths of the masks, and of the pixels in doubt."""
+    title, maps = "masks_labels" if args.search == "labels" else "masks", {}
+    if args.method in FROM_MAPS:
+        maps[title] = run_maps.map_function(args.out, args.norm, args.norm_after, work.classes)
+    known = work.labels
+    html_report.write(args.out, Content(
+        work.names, work.classes, work.sizes, inputs.image_dir(args), known and known.rles,
+        {title: masks[0]}, maps, known and (known.names, known.y), masks[1]),
+        {title: args.out / f"{title}.csv"},
+        lambda items, what: Progress(len(items), what, report).over(items))
 
 
 def print_table2(args, results):

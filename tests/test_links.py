@@ -20,7 +20,8 @@ NAMES = [name.replace("[0-9]*", "1") for name in (*OUTPUT_FILES, "args.json") if
 # Every call in the package that opens a file of a run for writing: nothing else may.
 WRITERS = {"data/files.py": ["open"], "runs/locks.py": ["open"], "runs/folder.py": ["touch"],
            "data/stored_maps.py": ["save", "open_memmap", "open"],
-           "report/pictures.py": ["save"]}  # into the open file of whole_file
+           "report/pictures.py": ["save"],  # into the open file of whole_file
+           "report/panels.py": ["save"]}  # into memory
 
 
 def plant(out, outside, names):

@@ -1,4 +1,4 @@
-"""What people look at: tables in a terminal, painted masks and contact sheets.
+"""What people look at: tables in a terminal, painted masks, contact sheets and the HTML report.
 
-What computes a number does not belong here.
+What computes a score does not belong here.
 """

@@ -20,13 +20,13 @@ from .locks import lock
 
 # Flags that may differ between a run and its --resume, because they do not change its results.
 FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict",
-                        "reuse_maps", "quiet")
+                        "reuse_maps", "quiet", "report")
 # What the scripts leave in --out, and what --overwrite deletes.
 OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
     "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
     "masks_labels.csv", "ignore.csv", "model.json", "features.pt", "review.csv", "review.png",
-    "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt",
+    "report.html", "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt",
     "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
 
 

@@ -1,0 +1,290 @@
+"""report.html: its numbers are those of the runs, no name can become markup, and it loads nothing."""
+
+import itertools
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from conftest import call, contents
+from pages import Page, content, evaluation, write_run
+
+from cam2seg.report import html_report, page, paper, panels, style, tables_of_runs
+from cam2seg.report.page import Html, tag
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs, shapes, tmp_path_factory):
+    """The folder and the page of evaluate.py --report on the runs of all four scripts."""
+    out = tmp_path_factory.mktemp("evaluated") / "eval"
+    assert call("evaluate", "--data", shapes, "--folds", runs / "cls/folds.csv", "--out", out,
+                "--report", "--figures", 1, f"maps={runs}/masks/masks.csv",
+                f"unet={runs}/seg/oof_masks.csv") == 0
+    return out, Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def figures(values):
+    return [f"{v:.4f}" for v in values]
+
+
+def test_table_3_has_the_numbers_of_metrics_json(evaluated):
+    out, shown = evaluated
+    said = json.loads((out / "metrics.json").read_text())
+    header, *rows = shown.tables[f"Table 3: masks compared on the same {said['images']} images"]
+    assert header[:5] == ["masks", "Dice [P-6]", "Dice, present", "Dice, data set", "IoU"]
+    ours = {row[0]: row[1:5] for row in rows if not row[0].startswith("paper")}
+    assert ours == {title: figures(r["scores"][s][1] for s in (*paper.READINGS, "iou"))
+                    for title, r in said["masks"].items()}
+    assert list(ours) == ["nothing predicted", "whole image", "maps", "unet"]
+
+
+def test_the_papers_numbers_stand_beside_those_of_the_same_experiment(evaluated):
+    out, shown = evaluated
+    said = json.loads((out / "metrics.json").read_text())["masks"]
+    table, = (t for caption, t in shown.tables.items() if (caption or "").startswith("Table 3"))
+    row = {r[0]: r[5:8] for r in table}
+    present = {t: r["scores"]["dice_present"][1] for t, r in said.items()}
+    assert row["maps"] == [f"{present['maps'] / present['unet']:.4f}", "0.4650", paper.CAM]
+    assert row["unet"] == ["1.0000", "0.6210", paper.FULL]
+    assert row["paper (Severstal): U-Net on Grad-CAM masks"][1:] == ["0.4180", paper.WEAK]
+    assert "0.749" in shown.text and "0.673" in shown.text
+
+
+def test_the_scores_of_classes_and_folds_are_those_of_metrics_json(evaluated):
+    out, shown = evaluated
+    said = json.loads((out / "metrics.json").read_text())["masks"]
+    tables = {"dice_present": "Dice over the pairs that have a true mask, by class",
+              **html_report.OTHER_SCORES}
+    for score, caption in tables.items():
+        header, *rows = shown.tables[caption]
+        assert header == ["masks", "class 1", "class 2", "mean", "fold 0", "fold 1", "of folds",
+                          "sd"]
+        for title, *cells in rows:
+            per_class, mean = said[title]["scores"][score]
+            by_fold = said[title]["folds"][score]
+            assert cells == figures([*per_class, mean, *by_fold["folds"].values(),
+                                     by_fold["mean"], by_fold["sd"]])
+
+
+def test_tables_1_and_2_have_the_numbers_of_their_runs(evaluated, runs):
+    _, shown = evaluated
+    said = json.loads((runs / "cls/metrics.json").read_text())["table1"]
+    header, *rows = shown.tables[f"Table 1: ROC-AUC of {runs}/cls, on held-out images"]
+    assert header == ["model", "images", "class 1", "class 2", "defect 3", "defect 4", "mean"]
+    for row, own in zip(rows, said, strict=False):
+        assert row == [own["model"], str(own["images"]), *figures(own["roc_auc"]), "", "",
+                       f"{own['mean']:.4f}"]
+    assert rows[len(said)][2:6] == figures(paper.TABLE1[0][1])
+    said = json.loads((runs / "masks/metrics.json").read_text())["table2"]
+    table, = (t for caption, t in shown.tables.items() if (caption or "").startswith("Table 2"))
+    assert table[1][0].endswith("nothing predicted")
+    assert table[1][1:4] == figures(said[0]["all_empty"][s][1] for s in paper.READINGS)
+    for row, own in zip(table[2:], said, strict=False):
+        assert row[0].endswith(f"{own['masks']}.csv") and row[5] == str(own["with_defect"])
+        assert row[1:4] == figures(own["scores"][s][1] for s in paper.READINGS)
+    assert [row[4] for row in table[2 + len(said):]] == figures(d for _, d in paper.TABLE2)
+
+
+def test_the_roc_areas_are_those_of_table_1(evaluated, runs):
+    _, shown = evaluated
+    row = json.loads((runs / "cls/metrics.json").read_text())["table1"][-2]
+    assert "SWA" in row["model"] and "all images" in row["model"]
+    for k, auc in zip(("1", "2"), row["roc_auc"], strict=True):
+        assert f"class {k}: area {auc:.4f}" in shown.text
+
+
+def test_every_run_behind_the_masks_shows_its_flags_and_digests(evaluated, runs):
+    out, shown = evaluated
+    for folder, script in ((out, "evaluate"), (runs / "masks", "make_masks"),
+                           (runs / "seg", "train_seg"), (runs / "cls", "train_cls")):
+        assert f"{folder}: {script}.py" in shown.text
+        said = json.loads((folder / "args.json").read_text())
+        for digest in (*said["sha256"].values(), *said["versions"].values()):
+            assert digest in shown.text
+        for flag in said["args"]:
+            assert f"--{flag.replace('_', '-')}" in shown.text
+
+
+def test_a_page_is_in_order(evaluated):
+    """Headings go down by one, each picture and chart is described, each link leads somewhere."""
+    _, shown = evaluated
+    assert shown.all("html") == [{"lang": "en"}] and len(shown.all("title")) == 1
+    levels = [int(name[1]) for name, _ in shown.elements if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert len(shown.all("img")) > 12
+    assert all(len(img["alt"]) > 5 and img["width"] and img["height"] for img in shown.all("img"))
+    charts = [svg for svg in shown.all("svg") if "aria-hidden" not in svg]
+    assert len(charts) > 8 and all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
+    ids = [attributes["id"] for _, attributes in shown.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {a["href"] for a in shown.all("a")} == {f"#{name}" for name in ids}
+    boxes = [div for div in shown.all("div") if div.get("class") == "scroll"]
+    assert boxes and all(div["tabindex"] == "0" and div["aria-label"] for div in boxes)
+
+
+def check_loads_nothing(html):
+    """No element or style of a page fetches anything."""
+    shown = Page(html)
+    names = {name for name, _ in shown.elements}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "video"}
+    for name, attributes in shown.elements:
+        assert not [key for key in attributes if key.startswith("on")], (name, attributes)
+        assert not {"srcset", "action", "xlink:href"} & attributes.keys()
+        assert name == "img" or "src" not in attributes
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in html and "@import" not in html
+
+
+def test_a_page_loads_nothing(evaluated):
+    out, shown = evaluated
+    html = (out / "report.html").read_text(encoding="utf-8")
+    check_loads_nothing(html)
+    assert not re.search("https?://", html)
+    policy, = (m["content"] for m in shown.all("meta") if "http-equiv" in m)
+    assert policy.startswith("default-src 'none'") and "script-src" not in policy
+
+
+def test_the_same_masks_give_the_same_bytes_and_the_report_can_come_later(evaluated, runs, shapes,
+                                                                          tmp_path):
+    out, _ = evaluated
+    flags = ["--data", shapes, "--folds", runs / "cls/folds.csv", "--out", out, "--figures", 1,
+             f"maps={runs}/masks/masks.csv", f"unet={runs}/seg/oof_masks.csv"]
+    before = contents(out)
+    assert call("evaluate", *flags, "--resume", "--report") == 0
+    assert contents(out) == before
+    assert call("evaluate", *flags, "--overwrite") == 0
+    assert not (out / "report.html").exists()
+    assert call("evaluate", *flags, "--resume", "--report") == 0
+    again = (out / "report.html").read_bytes()
+    assert again.replace(b"<td>True</td>", b"<td>False</td>") == \
+        before["report.html"].replace(b"<td>True</td>", b"<td>False</td>")
+
+
+def test_labels_alone_give_a_report_of_the_surest_and_least_sure_masks(runs, shapes, tmp_path,
+                                                                       capsys):
+    assert call("make_masks", "--images", shapes / "train_images", "--labels",
+                shapes / "labels.csv", "--classes", "disc", "bar", "--method", "contrast", "--cls",
+                tmp_path, "--out", tmp_path / "m", "--report") == 0
+    assert f"look at: {tmp_path}/m/report.html" in capsys.readouterr().out
+    html = (tmp_path / "m/report.html").read_text(encoding="utf-8")
+    shown = Page(html)
+    check_loads_nothing(html)
+    facts = json.loads((tmp_path / "m/metrics.json").read_text())["masks"]
+    rows = {row[0]: row[1:] for row in shown.tables[f"The masks of {tmp_path}/m"]}
+    assert rows["masks made"] == [str(f["made"]) for f in facts]
+    assert rows["components in a mask, mean"] == figures(f["components_per_mask"] for f in facts)
+    for word in ("surest of", "least sure of", "Class disc", "Class bar"):
+        assert word in shown.text
+    assert "best of" not in shown.text and "Table 3" not in shown.text
+
+
+def test_masks_of_new_images_without_labels_give_a_report(runs, shapes, tmp_path):
+    assert call("make_masks", "--images", shapes / "train_images", "--cls", runs / "cls", "--out",
+                tmp_path / "m", "--new-images", "--workers", 0, "--device", "cpu", "--report") == 0
+    shown = Page((tmp_path / "m/report.html").read_text(encoding="utf-8"))
+    assert "map of masks" in shown.text and "ROC curves" not in shown.text
+
+
+BAD = """<script>alert("1")</script>&'\u202e"""
+
+
+def test_names_cannot_become_markup(tmp_path):
+    """Names of images, classes, masks, folders and flags, and what a damaged file says."""
+    odd = BAD.replace("/", "")  # as the name of a file
+    evaluation(tmp_path / "e", BAD, f"{tmp_path}/x/masks.csv", (BAD, "2"))
+    write_run(tmp_path / "x", {"method": BAD, BAD: BAD},
+              {"classes": [BAD], "table2": [{"masks": BAD}]}, classes=[BAD, "2"],
+              versions={BAD: BAD}, sha256={BAD: BAD})
+    (tmp_path / "x/fold0").mkdir()
+    (tmp_path / "x/fold0/log.jsonl").write_text(BAD)
+    shown = content(tmp_path / "i", classes=(BAD, "2"), names=[f"{i}{odd}.png" for i in range(3)])
+    shown = shown._replace(sets={BAD: shown.sets["a"]}, maps={BAD: None})
+    html_report.write(tmp_path / "e", shown, {BAD: tmp_path / "x/masks.csv"})
+    html = (tmp_path / "e/report.html").read_text(encoding="utf-8")
+    check_loads_nothing(html)
+    assert "<script" not in html and "\u202e" not in html
+    seen = BAD.replace("\u202e", "\\u202e")
+    found = Page(html)
+    assert f"class {seen}" in found.text and f"Class {seen}" in found.text
+    assert seen in found.tables["Versions"][-1] and f"--{seen}" in found.text
+    assert any(seen.replace("/", "") in img["alt"] for img in found.all("img"))
+    assert "log.jsonl is left out" in found.text
+
+
+def test_text_is_escaped_unless_it_is_html():
+    assert tag("p", "<b>&\"'") == "<p>&lt;b&gt;&amp;&quot;&#x27;</p>"
+    assert tag("p", tag("b", "x"), class_='"><i>') == '<p class="&quot;&gt;&lt;i&gt;"><b>x</b></p>'
+    assert page.text(Html("<i>")) == "<i>" and page.text(0.5) == "0.5000" and page.text(None) == "-"
+    assert page.text("a\udcff\n\x1b") == "a\\udcff\\n\\x1b"
+
+
+def luminance(colour):
+    """Relative luminance of "#rrggbb" by WCAG 2."""
+    parts = [int(colour[k:k + 2], 16) / 255 for k in (1, 3, 5)]
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(a, b):
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_has_the_contrast_of_wcag_aa():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    for ink, ground in style.TEXT_ON:
+        assert contrast(ink, ground) >= 4.5, (ink, ground)
+    inks = set(re.findall(r"[;{ ](?:color|fill):(#\w{6})", style.CSS))
+    grounds = set(re.findall(r"background:(#\w{6})", style.CSS))
+    assert inks == {ink for ink, _ in style.TEXT_ON}
+    assert grounds == {ground for _, ground in style.TEXT_ON}
+    assert contrast(style.INK, style.PAPER) >= 3 and contrast(style.RULE, style.PAPER) >= 3
+
+
+def test_a_page_of_as_many_images_as_the_papers_is_small_and_quick(tmp_path, monkeypatch):
+    monkeypatch.setattr(panels.images, "open_image",
+                        lambda path: np.random.default_rng(0).integers(0, 255, (256, 1600, 3),
+                                                                       np.uint8))
+    evaluation(tmp_path / "e")
+    shown = content(tmp_path / "i", 12568, files=0)
+    shown = shown._replace(sizes=dict.fromkeys(shown.names, (256, 1600)))
+    start = time.perf_counter()
+    html_report.write(tmp_path / "e", shown, {})
+    assert time.perf_counter() - start < 30
+    assert (tmp_path / "e/report.html").stat().st_size < 1_000_000
+    found = Page((tmp_path / "e/report.html").read_text(encoding="utf-8"))
+    assert len(found.all("img")) == 2 * 3 * 4
+    assert "best of 12568 by the Dice of a" in found.text and "median of 6284" in found.text
+
+
+@pytest.mark.parametrize("name, said", [
+    ("metrics.json", '{"table2": [{"scores": 1}], "classes": []}'), ("metrics.json", "[1"),
+    ("metrics.json", '{"table1": [{"model": "m"}], "masks": [{}]}'), ("args.json", "{}"),
+    ("args.json", '{"args": {"method": null, "cls": 5}, "classes": 3}'), ("args.json", "\udcff"),
+    ("fold0/log.jsonl", '{"epoch": 1}\n'), ("fold0/log.jsonl", "1\n")])
+def test_a_damaged_file_of_a_run_keeps_no_report_from_being_written(tmp_path, name, said):
+    evaluation(tmp_path / "e", path=f"{tmp_path}/x/masks.csv")
+    write_run(tmp_path / "x", {"method": "gradcam"}, {})
+    (tmp_path / "x/fold0").mkdir()
+    (tmp_path / "x" / name).write_bytes(said.encode(errors="surrogateescape"))
+    html_report.write(tmp_path / "e", content(tmp_path / "i"), {"a": tmp_path / "x/masks.csv"})
+    Page((tmp_path / "e/report.html").read_text(encoding="utf-8"))
+
+
+def test_a_row_of_the_paper_is_that_of_the_same_experiment(tmp_path):
+    """A U-Net on the classifier's masks, on true masks, and on masks of another way."""
+    runs = []
+    for name, args, sha in (
+            ("maps", {"method": "gradcam++"}, {}), ("auto", {"method": "auto"}, {}),
+            ("weak", {"mask_cut": 0.5, "masks": f"{tmp_path}/maps/masks.csv"}, {}),
+            ("own", {"mask_cut": 0.5, "masks": f"{tmp_path}/auto/masks.csv"}, {}),
+            ("full", {"mask_cut": 0.5, "masks": "t.csv"}, {"t.csv": "d"})):
+        write_run(tmp_path / name, args, sha256=sha)
+        runs.append(html_report.run_files.read_run(tmp_path / name)[0])
+    found = [tables_of_runs.papers_row(run, "d", runs) for run in runs]
+    assert found == [paper.CAM, None, paper.WEAK, None, paper.FULL]
+    assert tables_of_runs.papers_row(None, "d", runs) is None
