@@ -40,7 +40,7 @@ from pathlib import Path
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import labels
+from cam2seg.data import folds, labels
 from cam2seg.report import html_report, mask_report, run_maps
 from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
@@ -171,8 +171,9 @@ def main(args):
 def ending(args, work, result):
     """What the run has written, and what to look at and type next.
 
-    result: that of the last mask file in metrics.json. New images, which are in no fold, get no
-    command for training.
+    result: that of the last mask file in metrics.json. There is no command for a training that
+    train_seg.py would refuse: on new images, which are in no fold, on images of one fold, and on
+    empty masks.
     """
     own, lines = endings.given(args, get_args([])), []
     said = f"{sum(result['made'])} masks of {len(work.names)} images in {result['masks']}.csv"
@@ -191,7 +192,8 @@ def ending(args, work, result):
     path = args.out / "folds.csv"
     if args.method in (*FROM_MAPS, "auto") and (work.fold >= 0).all():
         path = args.cls / "folds.csv"
-    if path.is_file():
+    known = folds.read_folds(path) if path.is_file() else {}
+    if any(result["made"]) and len({known[n] for n in work.names if n in known}) > 1:
         training = training_flags(args, work, own) | {
             "masks": args.out / f"{result['masks']}.csv", "folds": path}
         lines.append(f"next: {endings.command('train_seg', training)}")

@@ -82,7 +82,7 @@ def main(args):
     cross_validation.cross_validate(recipe, plan, folds)
     is_first = processes.is_first()
     processes.leave()
-    return ending(args, fold, write_results(args, labels)) if is_first else None
+    return ending(args, fold, size, write_results(args, labels)) if is_first else None
 
 
 def training_plan(args, labels, fold, size, report):
@@ -215,8 +215,11 @@ def write_results(args, labels):
     return table
 
 
-def ending(args, fold, table):
-    """What the run has written, and the next command: another fold, or masks."""
+def ending(args, fold, size, table):
+    """What the run has written, and the next command: another fold, or masks.
+
+    size: (H, W) of the network's input.
+    """
     own = endings.given(args, get_args([]))
     done = folder.fold_files(args.out, "oof.csv")
     left = sorted(set(fold.tolist()) - set(done))
@@ -226,8 +229,10 @@ def ending(args, fold, table):
     if left:
         following = {**own, "overwrite": False, "fold": left[0], "resume": True}
         return endings.Ending(result, (f"next: {endings.command('train_cls', following)}",))
-    masks = {"cls": args.out, "out": args.out.parent / "masks", "gate": "labels",
+    masks = {"cls": args.out, "out": endings.unused(args.out.parent / "masks"), "gate": "labels",
              "search": "labels", "review": 20}
+    if max(size) <= 32:  # the last layer would have one cell, of which no mask can be made (DEV-35)
+        masks["target_layer"] = "features.5"
     shared = {k: own[k] for k in (*endings.DATA, *endings.MACHINE, "batch_size") if k in own}
     return endings.Ending(result, (f"next: {endings.command('make_masks', shared | masks)}",))
 

@@ -357,7 +357,7 @@ def ending(args, work):
         if len(args.masks) == 1 and args.masks[0] != inputs.label_path(args):
             titles.insert(0, f"masks={args.masks[0]}")
         shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}
-        scores = {"folds": args.folds, "out": args.out.parent / "eval"}
+        scores = {"folds": args.folds, "out": endings.unused(args.out.parent / "eval")}
         then.insert(0, endings.command("evaluate", shared | scores, *titles))
     return endings.Ending(result, tuple(f"{'or' if n else 'next'}: {line}"
                                         for n, line in enumerate(then)))

@@ -211,7 +211,7 @@ def test_a_class_that_only_the_truth_or_only_the_masks_name(photos, tmp_path, ca
     (("--classes", 1, 1), "--classes: classes ['1', '1'], expected a list of distinct names"),
     (("--classes", "a\x07"), "--classes: class 'a\\x07', expected no control character in a name"),
     (("--classes", 5), "class 5 is in 0 of 12 images, expected at least two with it and two "
-     "without it: add images with it, or leave the class out by --classes")])
+     "without it: add images with it")])
 def test_classes_that_cannot_be_chosen(photos, tmp_path, refused, flags, said):
     (tmp_path / "labels.csv").write_text(HEAD + "\n".join(good_rows()) + "\n")
     assert refused("train_cls", "--images", photos, "--labels", tmp_path / "labels.csv", "--out",
@@ -275,9 +275,9 @@ def test_the_label_file_of_the_readme_can_be_trained_on(photos, tmp_path, until_
 
 @pytest.mark.parametrize("y, said", [
     ([[1]], "class a is in 1 of 1 images, expected at least two with it and two without it: add "
-     "images with it, or leave the class out by --classes"),
+     "images with it and without it"),
     ([[1]] * 12, "class a is in 12 of 12 images, expected at least two with it and two without it: "
-     "add images without it, or leave the class out by --classes"),
+     "add images without it"),
     ([[1, 0], [0, 0], [1, 1]], "class a is in 2 of 3 images, expected at least two with it and two "
      "without it: add images without it, or leave the class out by --classes")])
 def test_too_few_images_say_what_is_missing(photos, tmp_path, refused, y, said):

@@ -413,6 +413,15 @@ def test_facts_and_advice_by_hand():
     assert "ROC-AUC is 0.55" in said[2]
 
 
+def test_advice_names_no_parameter_that_a_method_does_not_have():
+    areas, y = np.array([[0], [0], [30]]), np.ones((3, 1), int)
+    facts = mask_report.summarise(areas, (areas > 0).astype(int), y, np.full(3, 100))
+    assert mask_report.advice(["p"], facts) == [
+        "class p: more than half of its labelled images have no mask; another --method may find "
+        "more of them"]
+    assert "--threshold" in mask_report.advice(["p"], facts, cell=16)[0]
+
+
 def test_agreement_is_the_mean_dice_over_images_with_either_mask():
     rng = np.random.default_rng(1)
     names, sizes = list("vwxyz"), {n: (6, 5) for n in "vwxyz"}

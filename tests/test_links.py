@@ -105,6 +105,20 @@ def test_half_made_maps_that_are_links_are_made_anew(tmp_path, planted):
     assert look(outside) == before and not (out / "maps.npy").is_symlink()
 
 
+def test_the_file_of_new_maps_does_not_take_the_place_of_its_second_name(tmp_path):
+    """A copy by hard links, or a link that comes after the look at half-made maps."""
+    np.save(tmp_path / "kept.npy", np.ones(3))
+    before = (tmp_path / "kept.npy").read_bytes()
+    half = tmp_path / "maps.npy.tmp"
+    for plant_one in (half.hardlink_to, half.symlink_to):
+        store = stored_maps.MapStore(tmp_path, 1, 1)
+        half.unlink(missing_ok=True)
+        plant_one(tmp_path / "kept.npy")
+        store.add([0], np.zeros((1, 1, 2, 2), np.float16), np.zeros((1, 1)))
+        assert (tmp_path / "kept.npy").read_bytes() == before and not half.is_symlink()
+        (tmp_path / stored_maps.PROBS).unlink()
+
+
 def writes(node):
     """Name of the function of a call that may open a file for writing; None for another call."""
     function = node.func

@@ -11,7 +11,7 @@ import torch
 from conftest import SCRIPTS, SMALL, call, write_images
 
 from cam2seg.data import copies
-from cam2seg.runs import endings, processes, progress
+from cam2seg.runs import endings, inputs, processes, progress
 from cam2seg.runs.exits import run
 from cam2seg.runs.folder import write_json
 from cam2seg.runs.progress import Console, Progress
@@ -93,6 +93,13 @@ def test_the_search_for_copies_says_how_far_it_is(monkeypatch):
     told = []
     copies.find_copies(torch.randint(0, 255, (5, 4, 4)).numpy(), told.append)
     assert told == [2, 2, 1]
+
+
+def test_the_look_at_the_images_says_how_far_it_is(photos):
+    steps = []
+    inputs.scan(photos, [f"{i:02d}.jpg" for i in range(12)],
+                lambda event, **facts: event == "step" and steps.append(facts))
+    assert [s["done"] for s in steps] == list(range(1, 13)) and steps[0]["total"] == 12
 
 
 def test_quiet_leaves_errors_warnings_and_the_result(capsys):
@@ -187,6 +194,18 @@ def test_masks_of_networks_of_some_classes_lead_to_a_training_of_these(tmp_path)
     assert (found["classes"], found["out"]) == (["3"], tmp_path / "seg2")
 
 
+@pytest.mark.parametrize("made, folds, trains", [
+    ([1, 0], "0,1", True), ([0, 0], "0,1", False), ([1, 0], "1,1", False)])
+def test_no_training_follows_that_would_be_refused(tmp_path, made, folds, trains):
+    (tmp_path / "folds.csv").write_text("ImageId,fold\n" + "".join(
+        f"{n}.png,{k}\n" for n, k in zip("abc", [*folds.split(","), 2])))
+    make_masks = SCRIPTS["make_masks"]
+    args = make_masks.get_args(["--data", "d", "--method", "contrast", "--out", str(tmp_path)])
+    work = Namespace(names=["a.png", "b.png", "new.png"], labels=None)
+    lines = make_masks.ending(args, work, {"made": made, "masks": "masks"}).then
+    assert any("train_seg.py" in line for line in lines) == trains
+
+
 def test_what_was_written_is_named_with_its_folds(tmp_path):
     for name in ("fold0", "fold1"):
         (tmp_path / name).mkdir()
@@ -202,11 +221,17 @@ def following(said):
 
 
 def test_each_script_names_a_next_command_that_runs(tmp_path, capsys, monkeypatch):
-    """From the first fold to the scores, without a word of one's own but a folder of new images."""
+    """From the first fold to the scores, without a word of one's own but a folder of new images.
+
+    Other runs have the folders r/masks and r/eval, and the last layer has a single cell.
+    """
     write_images(tmp_path / "my data", 8)
     monkeypatch.chdir(tmp_path)
+    for name in ("masks", "eval"):
+        (tmp_path / "r" / name).mkdir(parents=True)
+        (tmp_path / "r" / name / "args.json").touch()
     assert call("train_cls", "--data", "my data", "--out", "r/cls", "--folds", 2, "--fold", 0,
-                *TINY) == 0
+                *TINY, "--size", 32, 32) == 0
     lines, told = {}, []
     todo = following(capsys.readouterr().out)
     while todo:
@@ -219,14 +244,14 @@ def test_each_script_names_a_next_command_that_runs(tmp_path, capsys, monkeypatc
         todo = following(said) or todo
     assert told == ["train_cls", "make_masks", "train_seg", "evaluate", "train_seg"]
     assert (tmp_path / "r/seg/new_masks.csv").is_file()
-    assert "wrote r/masks: metrics.json, maps.csv, maps.npy, masks.csv, masks_labels.csv, " \
+    assert "wrote r/masks2: metrics.json, maps.csv, maps.npy, masks.csv, masks_labels.csv, " \
            "review.csv, review.png; " in "\n".join(lines["make_masks"])
-    assert lines["evaluate"][-2:] == [f"look at: r/eval/class_{c}.png" for c in (1, 2)]
-    assert call("make_masks", "--images", "my data/train_images", "--cls", "r/cls", "--out",
-                "r/a b", "--new-images", "--workers", 0, "--device", "cpu", "--quiet") == 0
+    assert lines["evaluate"][-2:] == [f"look at: r/eval2/class_{c}.png" for c in (1, 2)]
+    new = ("--images", "my data/train_images", "--cls", "r/cls", "--out", "r/a b", "--new-images",
+           "--target-layer", "features.5", "--workers", 0, "--device", "cpu")
+    assert call("make_masks", *new, "--quiet") == 0
     assert re.fullmatch("wrote r/a b: metrics.json, maps.csv, maps.npy, masks.csv; "
                         r"\d+ masks of 8 images in masks.csv\n", capsys.readouterr().out)
-    assert call("make_masks", "--images", "my data/train_images", "--cls", "r/cls", "--out",
-                "r/a b", "--new-images", "--workers", 0, "--device", "cpu", "--reuse-maps") == 0
+    assert call("make_masks", *new, "--reuse-maps") == 0
     (script, flags), = following(capsys.readouterr().out)  # no training on images without a fold
     assert script == "make_masks" and {"--reuse-maps", "--review"} <= {*flags}

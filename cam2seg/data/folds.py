@@ -82,10 +82,10 @@ def most_folds(path: Path | str, labels: Labels, most: int,
     with_class = labels.y.sum(axis=0, dtype=int).tolist()
     for name, n in zip(labels.classes, with_class, strict=True):
         if min(n, N - n) < 2:
-            lack = "without it" if n > 1 else "with it"
+            lack = " and ".join(["with it"] * (n < 2) + ["without it"] * (N - n < 2))
+            less = ", or leave the class out by --classes" if len(with_class) > 1 else ""
             raise DataError(f"{path}: class {name} is in {n} of {N} images, expected at least two "
-                            f"with it and two without it: add images {lack}, or leave the class "
-                            "out by --classes")
+                            f"with it and two without it: add images {lack}{less}")
     for k in range(min(most, *with_class, *(N - n for n in with_class)), 1, -1):
         fold = make(k)
         try:

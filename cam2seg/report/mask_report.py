@@ -102,8 +102,9 @@ def advice(classes: Sequence[str], facts: Sequence[dict], cell: float | None = N
     said = []
     for c, (name, f) in enumerate(zip(classes, facts, strict=True)):
         if f["labelled"] and f["labelled_without_mask"] > f["labelled"] / 2:
-            said.append(f"class {name}: more than half of its labelled images have no mask; a "
-                        "lower --threshold or --confidence gives more of them")
+            more = "a lower --threshold or --confidence gives more of them" if cell else \
+                "another --method may find more of them"
+            said.append(f"class {name}: more than half of its labelled images have no mask; {more}")
         if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:
             said.append(f"class {name}: the typical mask covers more than half of the image, which "
                         "is rarely a defect; look at the pictures of --review")
