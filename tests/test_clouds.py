@@ -125,6 +125,43 @@ def test_the_least_size_is_the_best_of_all_on_the_other_folds(folder, hull):
     assert any(on_all)
 
 
+def drawn(*boxes):
+    """A mask of 20 x 20 pixels with these boxes (rows, columns) in it."""
+    mask = np.zeros((20, 20), bool)
+    for rows, cols in boxes:
+        mask[slice(*rows), slice(*cols)] = True
+    return mask
+
+
+def by_hand(true, made):
+    """Work and run lengths of one class, for {image name: mask}; the n-th image is in fold n."""
+    rles = [{(n, 0): masks.rle_encode(m) for n, m in found.items()} for found in (true, made)]
+    truth = SimpleNamespace(names=list(true), classes=["1"], rles=rles[0])
+    return SimpleNamespace(truth=truth, sizes=dict.fromkeys(true, (20, 20)),
+                           fold=np.arange(len(true))), rles[1]
+
+
+SQUARE, SPECK = ((12, 18), (12, 18)), ((0, 2), (0, 3))  # 36 and 6 pixels
+
+
+def test_each_fold_has_the_least_size_that_the_others_choose():
+    """The speck is true in b alone, so that a, whose size b chooses, keeps it, and b loses it."""
+    both = drawn(SQUARE, SPECK)
+    work, rles = by_hand({"a": drawn(SQUARE), "b": both}, {"a": both, "b": both})
+    by_fold, _ = finished_masks.search(work, rles, False, silent)
+    assert by_fold == {0: [0], 1: [8]}
+    found = finished_masks.finish(work, rles, by_fold, False, silent)
+    assert found == {("a", 0): masks.rle_encode(both), ("b", 0): masks.rle_encode(drawn(SQUARE))}
+
+
+def test_the_least_size_is_chosen_by_the_hulls_that_it_leaves():
+    """An angle of 19 true pixels has a hull with 36 wrong ones: only without hulls it is kept."""
+    mask = drawn(SQUARE, ((0, 10), (0, 1)), ((9, 10), (0, 10)))
+    work, rles = by_hand({"a": mask, "b": mask}, {"a": mask, "b": mask})
+    assert [finished_masks.search(work, rles, hull, silent)[1] for hull in (False, True)] == [
+        [0], [20]]
+
+
 # The script
 
 
