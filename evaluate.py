@@ -422,7 +422,8 @@ def write_report(args, work, maps, report):
             work.truth.names, work.truth.classes, work.sizes, inputs.image_dir(args),
             work.truth.rles if labelled else None, {t: m.rles for t, m in work.given.items()},
             maps, (work.labelled, work.y) if labelled else None), work.paths,
-            lambda items, what: Progress(len(items), what, report).over(items))
+            lambda items, what: Progress(len(items), what, report).over(items),
+            folder.digests)
 
 
 def pictures_of(args, work, maps, name, c):

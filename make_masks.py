@@ -337,7 +337,8 @@ def write_report(args, work, masks, report):
         work.names, work.classes, work.sizes, inputs.image_dir(args), known and known.rles,
         {title: masks[0]}, maps, known and (known.names, known.y), masks[1]),
         {title: args.out / f"{title}.csv"},
-        lambda items, what: Progress(len(items), what, report).over(items))
+        lambda items, what: Progress(len(items), what, report).over(items),
+        folder.digests)
 
 
 def print_table2(args, results):

@@ -14,7 +14,7 @@ from .pictures import COLOURS
 from .style import INK, MUTED, PAPER, RULE
 
 WIDTH, HEIGHT = 360, 240  # of the whole chart, in units of the SVG
-LEFT, RIGHT, TOP, BOTTOM = 56, 346, 10, 192  # of the area inside the axes
+LEFT, RIGHT, TOP, BOTTOM = 60, 344, 10, 190  # of the area inside the axes
 DASHES = (None, "7 3", "2 3", "9 3 2 3")
 
 

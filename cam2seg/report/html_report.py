@@ -14,7 +14,6 @@ from .panels import Content
 from .run_files import Run
 from .tables_of_runs import tolerant
 
-BASELINES = ("nothing predicted", "whole image")
 OTHER_SCORES = {"dice_pairs": "Dice over all pairs of image and class, 1 where both masks are "
                 "empty [P-6]", "dice_dataset": "Dice of all pixels of a class",
                 "iou": "IoU of all pixels of a class",
@@ -27,15 +26,21 @@ def all_at_once(items: Sequence, what: str) -> Iterable:
     return items
 
 
-def write(out: Path, content: Content, paths: Mapping[str, Path],
-          over: Callable = all_at_once) -> None:
+def nothing_known(paths: Iterable) -> dict:
+    """No digest at all; the default of write(), which then does not look for changed files."""
+    return {}
+
+
+def write(out: Path, content: Content, paths: Mapping[str, Path], over: Callable = all_at_once,
+          digests: Callable = nothing_known) -> None:
     """Write report.html into the folder `out` of a run, whole or not at all.
 
-    paths: {title: path of the CSV} of the masks in content.sets; over(items, what) yields the items
-    of a long loop.
+    paths: {title: path of the CSV} of the masks in content.sets. over(items, what) yields the items
+    of a long loop. digests(paths) is {path: SHA-256}, as in args.json, of those that are files.
     """
     runs, problems = run_files.read_all(out)
     own = runs[0]
+    changed = [tag("p", said, class_="warning") for said in run_files.changed(runs, digests)]
     parts = [("tables", "Tables", _tables(own, runs)),
              ("learning", "Learning curves", _learning(runs)),
              ("roc", "ROC curves", _roc(content, runs)),
@@ -45,7 +50,7 @@ def write(out: Path, content: Content, paths: Mapping[str, Path],
              ("panels", "Images", _panels(content, over)),
              ("runs", "Flags, versions and digests", _provenance(runs, problems))]
     sections = [(name, title, section(name, title, html)) for name, title, html in parts if html]
-    text = page.document(f"cam2seg: {own.folder}", _opening(own, content), sections)
+    text = page.document(f"cam2seg: {own.folder}", [*_opening(own, content), *changed], sections)
     with whole_file(out / "report.html", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
@@ -55,8 +60,9 @@ def _opening(own, content):
     images = own.flag("images") or own.flag("data") or own.flag("labels")
     classes = ", ".join(map(str, content.classes))
     if own.script == "evaluate":
-        what = f"evaluate.py compared {len(content.sets)} sets of masks with the truth: " \
-            f"{', '.join(content.sets)}."
+        did = "processed these masks" if content.truth is None else \
+            "compared these masks with the truth"
+        what = f"evaluate.py {did}: {', '.join(content.sets)}."
         left = own.metrics.get("left_out")
         on = f"On {len(content.names)} images of {images}" + (
             f", {left} labelled ones left out" if left else "") + f"; classes {classes}."
@@ -69,19 +75,21 @@ def _opening(own, content):
 def _came(own, content):
     scored = own.metrics.get("masks")
     if not isinstance(scored, dict):
-        made = {title: sum(bool(v) for v in rles.values()) for title, rles in content.sets.items()}
+        made = {title: sum(bool(rles.get((n, c))) for n in content.names
+                           for c in range(len(content.classes)))
+                for title, rles in content.sets.items()}
         said = ", ".join(f"{title} {n}" for title, n in made.items())
-        first = next((r for r in own.metrics.get("table2", []) if "scores" in r), None)
-        dice = "" if first is None else \
-            f" Dice over present pairs: {first['scores']['dice_present'][1]:.4f}."
-        return f"Masks that are not empty: {said}.{dice}"
+        return f"Masks that are not empty: {said}." + (
+            "" if content.truth else " No true masks are known, so that nothing here is a score.")
     present = {t: r["scores"]["dice_present"][1] for t, r in scored.items()}
     said = ", ".join(f"{t} {'-' if v is None else format(v, '.4f')}" for t, v in present.items())
     return f"Dice over the pairs of image and class that have a true mask: {said}."
 
 
 def _tables(own, runs):
-    parts = [tag("p", paper.ABOUT_READINGS)]
+    parts, dice = [], tables_of_runs.table2(runs)
+    if dice or own.script == "evaluate":
+        parts.append(tag("p", paper.ABOUT_READINGS))
     if own.script == "evaluate" and own.metrics.get("masks"):
         parts += [tolerant(tables_of_runs.table3, own, runs),
                   tolerant(tables_of_runs.by_class, own, "dice_present",
@@ -93,7 +101,7 @@ def _tables(own, runs):
              if run.script == "make_masks" and run.metrics.get("masks")]
     if own.script == "make_masks":
         parts += facts
-    parts += [html for html in (tables_of_runs.table2(runs), tables_of_runs.table1(runs)) if html]
+    parts += [html for html in (dice, tables_of_runs.table1(runs)) if html]
     if own.script == "evaluate" and facts:
         parts.append(page.details("What the masks look like without the truth", *facts))
     return join(parts)
@@ -146,7 +154,7 @@ def _provenance(runs: Sequence[Run], problems: Sequence[str]) -> Html:
     for n, run in enumerate(runs):
         parts.append(page.details(
             f"{run.folder}: {run.script}.py",
-            page.listing("Flags", ((f"--{k.replace('_', '-')}", _value(v))
+            page.listing("Arguments", ((f"--{k.replace('_', '-')}", _value(v))
                                    for k, v in run.args.items())),
             page.listing("Versions", run.versions.items()),
             page.listing("SHA-256 of the inputs", run.sha256.items()), shown=n == 0))

@@ -6,6 +6,7 @@
     '<p><b>1</b> &amp; 2</p>'
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -58,7 +59,10 @@ def table(caption: str, header: Sequence[Any], rows: Iterable[Sequence[Any]],
     The first cell of each row is its head. notes: the numbers of the rows that are there to compare
     with, such as the paper's, and that are set apart.
     """
-    head = tag("tr", *(tag("th", cell, scope="col") for cell in header))
+    rows = [list(row) for row in rows]
+    numbers = [all(map(_is_number, column)) for column in zip(*rows, strict=True)]
+    head = tag("tr", *(tag("th", cell, scope="col", class_="number" if n else None)
+                       for cell, n in itertools.zip_longest(header, numbers, fillvalue=False)))
     body = join(tag("tr", tag("th", row[0], scope="row"), *(_cell(cell) for cell in row[1:]),
                     class_="other" if n in notes else None) for n, row in enumerate(rows))
     return tag("div", tag("table", tag("caption", tag("span", caption)),
@@ -67,8 +71,12 @@ def table(caption: str, header: Sequence[Any], rows: Iterable[Sequence[Any]],
 
 
 def _cell(value):
-    number = value is None or isinstance(value, (int, float))
-    return tag("td", value, class_="number" if number else "text" if value else None)
+    return tag("td", value, class_="number" if _is_number(value) else "text")
+
+
+def _is_number(value):
+    """Also of an empty cell, which says nothing of its column."""
+    return value is None or value == "" or isinstance(value, (int, float))
 
 
 def section(name: str, title: str, *parts: Any) -> Html:
@@ -87,10 +95,10 @@ def listing(title: str, pairs: Iterable[tuple[str, Any]]) -> Html:
     return tag("table", tag("caption", title), tag("tbody", rows), class_="listing")
 
 
-def document(title: str, lines: Sequence[str], sections: Sequence[tuple[str, str, Html]]) -> str:
+def document(title: str, lines: Sequence[Any], sections: Sequence[tuple[str, str, Html]]) -> str:
     """The whole page: a heading, lines that say what was run, links, and the sections.
 
-    sections: (name, title, HTML of `section`).
+    lines: texts, or HTML as it is. sections: (name, title, HTML of `section`).
     """
     links = tag("nav", tag("ul", join(tag("li", tag("a", said, href=f"#{name}"))
                                       for name, said, _ in sections)), aria_label="Contents")
@@ -99,6 +107,10 @@ def document(title: str, lines: Sequence[str], sections: Sequence[tuple[str, str
         Html(f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title), tag("style", Html(CSS))])
-    body = join([tag("header", tag("h1", title), join(tag("p", line) for line in lines)), links,
+    body = join([tag("header", tag("h1", title), join(map(_line, lines))), links,
                  tag("main", join(html for *_, html in sections))])
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>{body}</body>\n</html>\n'
+
+
+def _line(line):
+    return line if isinstance(line, Html) else tag("p", line)

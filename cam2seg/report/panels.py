@@ -15,7 +15,8 @@ from ..data import images
 from . import mask_report, pictures
 from .page import Html, join, tag
 
-SIDE = 360  # pixels of the longer side of a picture
+SIDE, WIDE = 360, 640  # pixels of the longer side of a picture, and of one wider than WIDER
+WIDER = 2.5  # widths in one height
 MOST_CLASSES, MOST_SETS = 8, 6  # that have panels: a page of a few megabytes at most
 
 
@@ -118,7 +119,11 @@ def _panel(content, panel):
                                 "in colour", f"image and {title}"))
         said = title if true is None else f"{title}, Dice {metrics.dice(true, mask):.3f}"
         shown.append(_drawing(mask, f"Mask of {of}: {said}", said))
-    wide = "panels wide" if size[1] > 2.5 * size[0] else "panels"
+    if content.ignored:
+        left_out = masks.rle_decode(content.ignored.get((name, c), ""), size)
+        shown.append(_drawing(left_out, f"Pixels of {of} that are left out of training",
+                              "left out of training"))
+    wide = "panels wide" if size[1] > WIDER * size[0] else "panels"
     return join([tag("p", tag("b", name), f": {panel.said}", class_="note"),
                  tag("div", *shown, class_=wide)])
 
@@ -133,7 +138,8 @@ def _drawing(mask, alt, caption):
 
 
 def _figure(picture, alt, caption, form):
-    scale = min(1.0, SIDE / max(picture.size))
+    W, H = picture.size
+    scale = min(1.0, (WIDE if W > WIDER * H else SIDE) / max(W, H))
     size = tuple(max(1, round(side * scale)) for side in picture.size)
     file = io.BytesIO()
     small = picture.resize(size, Image.Resampling.BOX)  # a thin mask becomes grey and stays

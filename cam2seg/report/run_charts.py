@@ -93,9 +93,9 @@ def areas(content: Content) -> Html:
         for c, name in enumerate(content.classes):
             counts = [curves.area_histogram(made[:, c], pixels)]
             counts += [] if true is None else [curves.area_histogram(true[:, c], pixels)]
-            drawn.append(charts.histogram(f"{title}, class {name}: {counts[0].sum()} masks"
-                                          + (f", {counts[1].sum()} true ones" if counts[1:] else ""),
-                                          SHARE, "masks", curves.AREA_EDGES, counts,
+            said = f"{title}, class {name}: {counts[0].sum()} masks"
+            said += f", {counts[1].sum()} true ones" if counts[1:] else ""
+            drawn.append(charts.histogram(said, SHARE, "masks", curves.AREA_EDGES, counts,
                                           charts.class_colour(c)))
         parts.append(details(f"Areas of {title}", grid(*drawn), shown=n == 0))
     return join(parts)
@@ -105,7 +105,7 @@ def sweeps(content: Content, paths: dict[str, Path], runs: Sequence[Run],
            over: Callable) -> Html | None:
     """Dice against threshold and confidence for each set of masks whose maps and truth are known.
 
-    paths: {title: path of its CSV}. Up to SAMPLE images, evenly spread, are counted.
+    paths: {title: path of its CSV}. Up to SAMPLE images with a true mask, evenly spread, count.
     """
     if content.truth is None:
         return None
@@ -125,8 +125,9 @@ def sweeps(content: Content, paths: dict[str, Path], runs: Sequence[Run],
 
 def _sweep(content, title, source, over):
     run, stem = source
-    names = [content.names[i] for i in curves.spread(len(content.names), SAMPLE)]
     C = len(content.classes)
+    defect = [n for n in content.names if any(content.truth.get((n, c)) for c in range(C))]
+    names = [defect[i] for i in curves.spread(len(defect), SAMPLE)]
     inter, pred, truth = curves.count_at_thresholds(
         over(names, f"Dice of {title} by threshold"), content.truth, content.maps[title],
         content.sizes, C)
@@ -145,7 +146,8 @@ def _sweep(content, title, source, over):
            for k in ("confidence", "min_seg_len", "threshold")}
     drawn, lines = [], []
     for score in ("dice_pairs", "dice_present"):
-        by_threshold = curves.dice_by_threshold(counts, use["confidence"], use["min_seg_len"], score)
+        by_threshold = curves.dice_by_threshold(counts, use["confidence"], use["min_seg_len"],
+                                                score)
         by_confidence = curves.dice_by_confidence(counts, use["threshold"], use["min_seg_len"],
                                                   score)
         for what, at, found in (("threshold (map value)", curves.THRESHOLDS, by_threshold),
@@ -157,8 +159,8 @@ def _sweep(content, title, source, over):
             drawn.append(charts.line_chart(f"{title}: {paper.READINGS[score]} by "
                                            f"{what.partition(' ')[0]}", Axis(what, 0, 1),
                                            Axis(paper.READINGS[score], 0, 1), lines))
-    said = f"{title}: {len(names)} of {len(content.names)} images, evenly spread. The other " \
-        f"parameters are those of the run: confidence {use['confidence']:.4g}, least area " \
+    said = f"{title}: {len(names)} of {len(defect)} images with a true mask, evenly spread. The " \
+        f"other parameters are those of the run: confidence {use['confidence']:.4g}, least area " \
         f"{use['min_seg_len']:.0f}, threshold {use['threshold']:.4g}."
     return join([tag("p", said), charts.legend(lines), grid(*drawn)])
 

@@ -5,9 +5,11 @@ no error, because the masks have been made and scored already.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.errors import DataError
 from ..data.files import regular
 
 # A flag that one script alone has.
@@ -103,3 +105,21 @@ def sources(run: Run) -> list[Path]:
     if run.script == "train_seg":
         found += [Path(path).parent for path in [*mask_paths(run), run.flag("folds")] if path]
     return [Path(str(path)) for path in found if path]
+
+
+def changed(runs: Sequence[Run], digests: Callable) -> list[str]:
+    """One sentence for each file that is another one now than when a run read it.
+
+    digests(paths) is {path: SHA-256} of those that are files.
+    """
+    said, now = [], {}
+    for run in runs:
+        for path, then in run.sha256.items():
+            if path not in now:
+                try:
+                    now[path] = digests([path]).get(path)
+                except (DataError, OSError, ValueError):
+                    now[path] = "unreadable"
+            if now[path] not in (None, then):
+                said.append(f"{path} has changed since {run.folder} was made with it.")
+    return said

@@ -17,6 +17,7 @@ h2{{font-size:1.3rem;line-height:1.25;margin:2.5rem 0 .5rem;padding-top:.75rem;
  border-top:2px solid {INK}}}
 h3{{font-size:1.05rem;line-height:1.3;margin:1.5rem 0 .5rem}}
 p{{margin:.4rem 0;max-width:46rem}}
+p.warning{{border-left:4px solid {INK};padding-left:.6rem;font-weight:600}}
 p.note,figcaption,caption,.legend{{color:{MUTED};font-size:.9rem}}
 a{{color:{LINK}}}
 nav ul{{display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:1rem 0;padding:.6rem .8rem;
@@ -33,8 +34,8 @@ tbody th{{font-weight:600}}
 .scroll th,.scroll td{{overflow-wrap:break-word}}
 .scroll th:first-child{{position:sticky;left:0;min-width:8.5rem;max-width:18rem}}
 .scroll tbody th{{background:{PAPER}}}
-.scroll td.text{{min-width:12rem}}
-td.number{{text-align:right;white-space:nowrap}}
+.scroll td.text{{min-width:9rem}}
+td.number,th.number{{text-align:right;white-space:nowrap}}
 tr.other,.scroll tr.other th{{background:{SHADE}}}
 tr.other th{{font-weight:400}}
 .listing{{table-layout:fixed;width:100%;max-width:60rem;margin:.75rem 0;font-size:.85rem}}
@@ -48,7 +49,7 @@ figure{{margin:0;min-width:0}}
 figure svg,figure img{{display:block;width:100%;height:auto}}
 figure img{{background:{HEAD};border:1px solid {RULE}}}
 figcaption{{margin-top:.2rem;line-height:1.35}}
-svg text{{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
+svg text{{font:13px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
  fill:{INK}}}
 .legend{{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.4rem 0;padding:0;list-style:none}}
 .legend svg{{width:2rem;height:.9rem;vertical-align:-.1rem;margin-right:.35rem}}

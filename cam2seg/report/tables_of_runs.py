@@ -139,7 +139,7 @@ def table3(run: Run, runs: Sequence[Run]) -> Html:
     for title, result in scored.items():
         dice, source = result["scores"], made_by.get(title)
         present, row = dice["dice_present"][1], beside.get(title)
-        ratio = present / full if full and present is not None and title in made_by else None
+        ratio = present / full if full and present is not None else None
         rows.append([title, *(dice[s][1] for s in (*paper.READINGS, "iou")), ratio,
                      Html("") if row is None else figures[row], row or Html(""),
                      described(source) if source else Html("")])
@@ -184,5 +184,5 @@ def mask_facts(run: Run) -> Html:
              ["pixels of a component, median", *(f["component_pixels"] for f in facts)]]
     for path in facts[0].get("agreement", {}) if facts else ():
         rows.append([f"agreement with {path} (mean Dice)", *(f["agreement"][path] for f in facts)])
-    return table(f"The masks of {run.folder}", ["", *(f"class {k}" for k in run.metrics["classes"])],
-                 rows)
+    header = ["", *(f"class {k}" for k in run.metrics["classes"])]
+    return table(f"The masks of {run.folder}", header, rows)
