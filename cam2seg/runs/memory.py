@@ -7,8 +7,9 @@ def keep_freed_memory() -> None:
     """Let glibc keep the large blocks that torch frees.
 
     By default glibc gives each block back to the system, and gets it again, filled with zeros, in
-    the next step. That costs time on a CPU (`make bench` measures it). With another C library
-    nothing is changed.
+    the next step. That costs time on a CPU. The price is memory: what was freed stays with the
+    process, so that its peak grows a little while it meets new sizes of tensors. With another C
+    library nothing is changed.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
