@@ -35,18 +35,21 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import folds, labels
+from cam2seg.data import exports, folds, labels
 from cam2seg.report import html_report, mask_report, run_maps
+from cam2seg.report.exports import reviewed
+from cam2seg.report.exports import write as write_exports
 from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
-from cam2seg.runs.progress import Console, Progress
+from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training.work import FROM_MAPS, label_auc, load_images, read_others
 
 METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth", "video")
@@ -120,6 +123,7 @@ def get_args(argv=None):
                    help="write review.png and review.csv: the N masks to look at first")
     p.add_argument("--report", action="store_true",
                    help="write report.html: tables, curves, images and all flags in one page")
+    flags.add_export(p)
     p.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CSV",
                    help="print how far the masks agree with those of other files, as of another "
                    "method; none of them counts as true")
@@ -153,6 +157,7 @@ def main(args):
     folder.check_flags(args)
     report = Console(args.quiet)
     work = load_images(args, report)
+    exports.check(args.export, work.classes)
     others = read_others(args, work)
     make = masks_from_maps if args.method in FROM_MAPS else masks_by_another_way
     results, rles, ignored = make(args, work, report)
@@ -165,6 +170,8 @@ def main(args):
         print_table2(args, results)
     if args.report:
         write_report(args, work, (rles, ignored), report)
+    if args.export:
+        export(args, work, report)
     return ending(args, work, results[-1])
 
 
@@ -339,6 +346,17 @@ def write_report(args, work, masks, report):
         {title: args.out / f"{title}.csv"},
         lambda items, what: Progress(len(items), what, report).over(items),
         folder.digests)
+
+
+def export(args, work, report):
+    """Write the masks in the forms of --export: all of them, and once more those of --review."""
+    title = "masks_labels" if args.search == "labels" else "masks"
+    made = exports.load(args.out / f"{title}.csv", inputs.image_dir(args), work.sizes, work.classes)
+    write = partial(write_exports, forms=args.export, over=partial(over, report=report),
+                    report=report)
+    write(args.out, title, made)
+    if args.review:
+        write(args.out, "review", reviewed(args.out / "review.csv", made))
 
 
 def print_table2(args, results):

@@ -23,14 +23,15 @@ from pathlib import Path
 import numpy as np
 
 from cam2seg import masks, metrics
-from cam2seg.data import image_folder, images, labels
+from cam2seg.data import exports, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.data.warps import Warps
+from cam2seg.report.exports import write as write_exports
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import blaming, run
-from cam2seg.runs.progress import Console
+from cam2seg.runs.progress import Console, over
 from cam2seg.training.segmentation_work import load, named
 
 
@@ -76,6 +77,7 @@ def get_args(argv=None):
     p.add_argument("--confidence", type=flags.fraction, default=0.5, help="see --gate, DEV-34")
     p.add_argument("--predict", type=Path, metavar="FOLDER",
                    help="then also mask these images, by the mean over the folds")
+    flags.add_export(p)
     flags.add_training(p, epochs=20, batch_size=16, batch_source="DEV-12")
     return p.parse_args(argv)
 
@@ -85,6 +87,7 @@ def main(args):
     folder.check_flags(args)
     report = Console(args.quiet)
     work = load(args, report)
+    exports.check(args.export, work.given.classes)
     size = tuple(args.size or images.default_size(work.sizes[work.given.names[0]]))
     new_sizes = {}
     if args.predict:
@@ -108,8 +111,11 @@ def main(args):
     processes.barrier()
     if processes.is_first():
         write_results(args, work)
+        export(args, "oof_masks", inputs.image_dir(args), work, report)
     if args.predict:
         mask_new_images(args, recipe, plan, new_sizes)
+        if processes.is_first():
+            export(args, "new_masks", args.predict, work._replace(sizes=new_sizes), report)
     return ending(args, work) if processes.is_first() else None
 
 
@@ -315,6 +321,13 @@ def write_results(args, work):
         if args.target == "multiclass":
             result["table3_pixels"] = pixel_scores(names, work, rows)
     folder.write_json(args.out / "metrics.json", result)
+
+
+def export(args, title, image_dir, work, report):
+    """Write the masks of {title}.csv in the forms of --export. image_dir: that of its images."""
+    if args.export:
+        made = exports.load(args.out / f"{title}.csv", image_dir, work.sizes, work.given.classes)
+        write_exports(args.out, title, made, args.export, partial(over, report=report), report)
 
 
 def pixel_scores(names, work, rows):

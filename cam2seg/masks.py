@@ -10,7 +10,8 @@ counted from 1, down the first column, then down the second, and so on. See AUDI
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -108,6 +109,20 @@ def overlap(a: np.ndarray, b: np.ndarray) -> int:
         return np.where(k > 0, before[k] - beyond, 0)
 
     return int((F(a.sum(axis=1)) - F(a[:, 0])).sum())
+
+
+def overlapping(names: Iterable[str], sizes: Mapping[str, tuple[int, int]], classes: Sequence[str],
+                rles: Mapping[tuple[str, int], str]) -> list[str]:
+    """The names of the images in which masks of two classes share pixels.
+
+    sizes: {name: (H, W)}; rles: {(name, class index): run lengths}.
+    """
+    found = []
+    for name in names:
+        runs = [checked_runs(rles.get((name, c), ""), sizes[name]) for c in range(len(classes))]
+        if any(overlap(*pair) for pair in combinations(runs, 2)):
+            found.append(name)
+    return found
 
 
 def _show(runs, row):

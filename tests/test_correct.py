@@ -1,9 +1,17 @@
 """Masks that a person has corrected, and training that goes on with them."""
 
+import shutil
+
+import numpy as np
 import pytest
-from conftest import HEAD, good_rows
+from conftest import HEAD, SMALL, call, good_rows
+from PIL import Image
 
 import train_seg
+from cam2seg import masks
+from cam2seg.data.csv_files import read_csv
+from cam2seg.data.image_folder import list_images
+from cam2seg.data.labels import read_masks
 from cam2seg.runs.progress import silent
 from cam2seg.training import segmentation_work
 
@@ -59,3 +67,107 @@ def test_a_wrong_correction_is_named(given, photos, tmp_path, refused, text, sai
     assert refused("train_seg", "--images", photos, "--folds", tmp_path / "folds.csv", "--out",
                    tmp_path / "out", "--masks", tmp_path / "masks.csv", tmp_path / "a.csv") == \
         f"{tmp_path / 'a.csv'}{said}"
+
+
+# The whole loop
+
+
+@pytest.fixture(scope="module")
+def auto(shapes, tmp_path_factory):
+    """A run of make_masks.py that exports its masks in every form."""
+    out = tmp_path_factory.mktemp("auto") / "masks"
+    assert call("make_masks", "--images", shapes / "train_images", "--labels",
+                shapes / "labels.csv", "--method", "contrast", "--review", 4, "--export", "png",
+                "overlay", "coco", "cvat", "--workers", 0, "--device", "cpu", "--out", out) == 0
+    return out
+
+
+def exported(out, title):
+    return [f"{title}_{form}" for form in ("png", "overlay", "cvat")] + [f"{title}_coco.json"]
+
+
+def test_make_masks_exports_all_masks_and_those_of_the_review(auto, shapes):
+    """Each form says what masks.csv says."""
+    images = shapes / "train_images"
+    made, names = read_masks(auto / "masks.csv", images), list_images(images)
+    review = sorted({row["ImageId"] for _, row in read_csv(auto / "review.csv")[1]})
+    assert 1 <= len(review) <= 4
+    assert sorted(p.name for p in auto.glob("*_*")) == sorted(
+        exported(auto, "masks") + exported(auto, "review"))
+    for title, expected in (("masks", names), ("review", review)):
+        for form in ("png", "coco.json", "cvat"):
+            found = read_masks(auto / f"{title}_{form}", images).of_classes(made.classes)
+            assert found.names == expected
+            assert found.rles == {k: v for k, v in made.rles.items() if k[0] in expected and v} \
+                or form == "cvat"
+        assert len(list((auto / f"{title}_overlay").iterdir())) == len(expected)
+
+
+def test_corrected_masks_are_what_is_trained_on(auto, shapes, tmp_path, monkeypatch, refused):
+    """From masks.csv over PNGs, of which one is edited and one blackened, into the data set."""
+    images, review = shapes / "train_images", auto / "review_png"
+    shutil.copytree(review, tmp_path / "corrected")
+    first, second = read_masks(tmp_path / "corrected", images).names[:2]
+    for name, drawn in ((first, True), (second, False)):
+        for file in (tmp_path / "corrected").rglob(name):
+            with Image.open(file) as image:
+                pixels = np.zeros(image.size[::-1], np.uint8)
+                if drawn:
+                    pixels[10:20, 5:9] = 1 if image.mode == "P" else 255
+                edited = Image.fromarray(pixels)
+                if image.mode == "P":
+                    edited.putpalette(image.getpalette())
+            edited.save(file)
+    files, seen = list((tmp_path / "corrected").rglob(first)), {}
+    real = train_seg.training_plan
+
+    def plan(args, work, size, report):
+        found = real(args, work, size, report)
+        for i, name in enumerate(found.dataset.names):
+            seen[name] = dict(zip(work.given.classes, found.dataset[i, None][1], strict=True))
+        return found
+
+    monkeypatch.setattr(train_seg, "training_plan", plan)
+    flags = ["--images", images, "--folds", auto / "folds.csv", "--ignore", auto / "ignore.csv",
+             "--out", tmp_path / "seg", *SMALL, "--epochs", 1, "--fold", 0, "--masks",
+             auto / "masks.csv", tmp_path / "corrected"]
+    assert call("train_seg", *flags, "--export", "png") == 0
+    rectangle = np.zeros((64, 64), np.uint8)
+    rectangle[10:20, 5:9] = 1
+    drawn = ["disc", "bar"][:len(files)]  # in a palette the first class alone
+    assert all((target == rectangle * (k in drawn)).all() for k, target in seen[first].items())
+    assert not any(target.any() for target in seen[second].values())
+    made = read_masks(auto / "masks.csv", images)
+    other = next(n for n in made.names if (n, 0) in made.rles
+                 and n not in read_masks(tmp_path / "corrected", images).names)
+    target = seen[other][made.classes[0]]
+    assert (target[target < 255] == masks.rle_decode(made.rles[other, 0], (64, 64))[target < 255]
+            ).all() and (target == 255).any()
+    assert read_masks(tmp_path / "seg/oof_masks_png", images).rles == \
+        read_masks(tmp_path / "seg/oof_masks.csv", images).rles
+    edited.save(files[0])
+    said = refused("train_seg", *flags, "--resume")
+    assert said.startswith(f"{tmp_path / 'corrected'} changed since {tmp_path / 'seg/args.json'}")
+
+
+def test_a_new_run_keeps_what_was_corrected_in_its_folder(auto, shapes, tmp_path, capsys):
+    out = tmp_path / "masks"
+    shutil.copytree(auto, out)
+    image = next((out / "review_png").glob("**/*.png"))
+    Image.new("L", (64, 64)).save(image)
+    before = image.read_bytes()
+    assert call("make_masks", "--images", shapes / "train_images", "--labels",
+                shapes / "labels.csv", "--method", "contrast", "--workers", 0, "--device", "cpu",
+                "--overwrite", "--out", out) == 0
+    assert f"{out}/review_png_kept1: kept, because it was changed" in " ".join(
+        capsys.readouterr().out.split("\n"))
+    assert (out / "review_png_kept1" / image.relative_to(out / "review_png")).read_bytes() == before
+    assert [p.name for p in out.glob("*_*")] == ["review_png_kept1"]
+
+
+def test_a_run_does_not_delete_the_export_that_it_reads(auto, shapes, tmp_path, refused):
+    out = tmp_path / "masks"
+    shutil.copytree(auto, out)
+    assert refused("make_masks", "--images", shapes / "train_images", "--labels",
+                   out / "masks_png", "--method", "contrast", "--overwrite", "--out", out) == \
+        f"{out} holds masks_png, which this run reads: name another --out"

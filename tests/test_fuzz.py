@@ -21,7 +21,7 @@ from cam2seg.data.csv_files import read_csv, read_probs
 from cam2seg.data.errors import DataError
 from cam2seg.data.folds import read_folds
 from cam2seg.data.images import open_image
-from cam2seg.data.labels import read_labels, write_masks
+from cam2seg.data.labels import read_labels, read_masks, write_masks
 from cam2seg.methods import contrast, pixels
 from cam2seg.runs import checkpoints, restore
 from cam2seg.runs.exits import one_line
@@ -33,7 +33,8 @@ from cam2seg.training.label_only import ContrastModel
 from cam2seg.training.pixel_masks import PixelModel
 
 CASES = int(os.environ.get("CAM2SEG_FUZZ", 2000))
-ran = dict.fromkeys(("CSV", "run lengths", "metrics", "images", "files of a run"), 0)
+ran = dict.fromkeys(("CSV", "run lengths", "metrics", "images", "mask files",
+                     "files of a run"), 0)
 
 
 def share(part):
@@ -310,6 +311,59 @@ def damaged(content, edits):
         at = int(place * len(content))
         content = content[:at] + put + content[at + dropped:]
     return content
+
+
+# Mask files of other tools
+
+COCO = {"images": [{"id": 1, "file_name": "a.jpg", "height": 3, "width": 4},
+                   {"id": 2, "file_name": "x/c d.png", "height": 2, "width": 2}],
+        "categories": [{"id": 1, "name": "pit"}, {"id": 9, "name": "crack"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 9, "segmentation": {"size": [3, 4], "counts": [2, 3, 7]}},
+            {"image_id": 1, "category_id": 9, "segmentation": {"size": [3, 4], "counts": "327"}},
+            {"image_id": 2, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 1.5], [0] * 6]}]}
+
+
+def checked_masks(path, photos):
+    """What is read is of the images, and fits the sizes that it says itself."""
+    try:
+        found = read_masks(path, photos)
+    except DataError as error:
+        assert refused(error, path)
+        return
+    assert set(found.names) <= {"a.jpg", "b.jpg", "x/c d.png"} and found.classes
+    assert {n for n, _ in found.rows} == set(found.names)
+    for (name, c), rle in found.rles.items():
+        assert masks.rle_decode(rle, found.drawn[name]).any()
+        assert found.y[found.names.index(name), c]
+
+
+@share(0.1)
+@given(EDITS, BYTES)
+def test_coco_json(folder, edits, changes):
+    ran["mask files"] += 1
+    path = folder / "coco.json"
+    path.write_bytes(damaged(json.dumps(edited(COCO, edits)).encode(), changes))
+    checked_masks(path, folder / "photos")
+
+
+@share(0.03)
+@given(BYTES, BYTES, BYTES, st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_folders_of_masks(folder, of_text, of_list, of_png, cvat):
+    ran["mask files"] += 1
+    path = folder / ("cvat" if cvat else "pngs")
+    file, text = io.BytesIO(), b"# label\ncrack:230,159,0::\nbackground:0,0,0::\n"
+    pixels = np.zeros((3, 4, 3), np.uint8)
+    pixels[1] = 230, 159, 0
+    Image.fromarray(pixels).save(file, "PNG")
+    for name, content, changes in (
+            ("labelmap.txt" if cvat else "classes.txt", text if cvat else b"pit\ncrack", of_text),
+            ("ImageSets/Segmentation/default.txt", b'a\n"x/c d"\nb', of_list),
+            ("SegmentationClass/a.png" if cvat else "a.png", file.getvalue(), of_png)):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(damaged(content, changes))
+    checked_masks(path, folder / "photos")
 
 
 def toy(num_classes, weights="none"):

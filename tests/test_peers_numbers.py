@@ -9,6 +9,7 @@ import torch
 from conftest import peer
 
 from cam2seg import averaging, masks, metrics, models
+from cam2seg.data import coco as coco_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -99,6 +100,41 @@ def coco(rle, size):
     rest = size[0] * size[1] + 1 - end
     return peer("pycocotools.mask").frPyObjects(
         {"counts": counts + [rest] * (rest > 0), "size": list(size)}, *size)
+
+
+def test_the_text_of_coco_json_is_that_of_pycocotools(rng, agree):
+    """Written and read, compressed and not."""
+    package, ours, theirs = peer("pycocotools.mask"), [], []
+    for n in range(300):
+        mask = rng.random(rng.integers(1, 40, 2)) < (n % 5) / 4
+        rle, size = masks.rle_encode(mask), list(mask.shape)
+        counts = coco_json.to_counts(rle, mask.shape)
+        ours.append(coco_json.compress(counts).encode())
+        theirs.append(package.encode(np.asfortranarray(mask, np.uint8))["counts"])
+        again = package.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
+        for text in (ours[-1], again):
+            assert coco_json.from_counts(coco_json.decompress(text.decode())) == rle
+    agree("compressed run lengths, 300 masks", "pycocotools", *(
+        np.frombuffer(b"\n".join(rles), np.uint8) for rles in (ours, theirs)), 0)
+
+
+def test_pycocotools_reads_our_coco_json(rng, agree, tmp_path):
+    package, ours, theirs = peer("pycocotools.coco").COCO, [], []
+    sizes = {"a.jpg": (9, 7), "x/b.jpg": (1, 8), "clean.jpg": (5, 5)}
+    drawn = {(name, c): rng.random(size) < 0.4 for name, size in sizes.items() for c in range(2)
+             if name != "clean.jpg"}
+    rles = {key: masks.rle_encode(mask) for key, mask in drawn.items()}
+    coco_json.write(tmp_path / "x.json", list(sizes), sizes, ["pit", "crack"], rles)
+    found = package(str(tmp_path / "x.json"))
+    assert [found.cats[i]["name"] for i in found.getCatIds()] == ["pit", "crack"]
+    assert [found.imgs[i]["file_name"] for i in found.getImgIds()] == list(sizes)
+    for part in found.anns.values():
+        mask = drawn.pop((found.imgs[part["image_id"]]["file_name"], part["category_id"] - 1))
+        box = peer("pycocotools.mask").toBbox(found.annToRLE(part))
+        ours += [*mask.ravel(), *part["bbox"], part["area"]]
+        theirs += [*found.annToMask(part).ravel(), *box, mask.sum()]
+    assert not drawn
+    agree("masks, boxes and areas of COCO JSON", "pycocotools", ours, theirs, 0)
 
 
 def test_rle_encode_gives_the_bytes_of_coco(rng, agree):

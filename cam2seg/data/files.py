@@ -1,11 +1,14 @@
 """Files that are whole or absent, never half written; and no pipe in the place of a file."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+CHUNK = 2**20  # bytes of a file that are hashed at a time
 
 
 @contextmanager
@@ -39,6 +42,22 @@ def regular(path: Path | str) -> Path | str:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() says what a folder is
         raise OSError("a pipe or a device, expected a file")
     return path
+
+
+def digest(path: Path | str) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder. "" for neither."""
+    path = Path(path)
+    if path.is_file():
+        with open(regular(path), "rb") as file:
+            found = hashlib.sha256()
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
+            return found.hexdigest()
+    if not path.is_dir():
+        return ""
+    lines = [f"{file.relative_to(path).as_posix()} {digest(file)}"
+             for file in sorted(path.rglob("*")) if file.is_file()]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def contents(folder: Path | str) -> str:

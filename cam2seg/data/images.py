@@ -39,6 +39,16 @@ def open_rgb(path: str | os.PathLike) -> Image.Image:
         return as_rgb(image, path)
 
 
+def open_png(path: str | os.PathLike) -> Image.Image:
+    """Read a PNG as a decoded Pillow image of its own mode. Raises DataError as open_image does."""
+    with _opened(path) as (_, image):
+        if image.format != "PNG":
+            raise DataError(f"{path}: a picture in {image.format}, expected a PNG, which keeps "
+                            "each pixel as it is")
+        image.load()
+        return image
+
+
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, Image.Image]]:
     """The open file at `path` and its Pillow image, which is not decoded yet. What goes wrong with

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..masks import checked_runs
+from . import mask_folders
 from .classes import check_classes, in_order
 from .csv_files import FORMS, read_csv, write_csv
 from .errors import DataError
@@ -29,8 +30,9 @@ class Labels(NamedTuple):
     classes: list  # C class names
     y: np.ndarray  # uint8 (N, C): 1 where the image has the class
     rles: dict | None  # {(name, class index): run lengths}; None where the file holds no masks
-    rows: dict  # {(name, class index): row of the file that says so}
+    rows: dict  # {(name, class index): row of the file that says so, or the name of a place}
     in_folder: int | None = None  # how many images the image folder holds, where it is known
+    drawn: dict | None = None  # {name: (H, W)} that the masks have themselves, where it is known
 
     def keep(self, mask: np.ndarray) -> "Labels":
         """Labels of those images only for which mask (N,) is true."""
@@ -51,8 +53,8 @@ class Labels(NamedTuple):
 
 def read_labels(path: Path | str, image_dir: Path | str | None = None,
                 classes: Sequence[str] | None = None, only: bool = False) -> Labels:
-    """Read the labels of a CSV file in any of the FORMS, or of a folder with one subfolder of
-    images for each class.
+    """Read the labels of a CSV file in any of the FORMS, of a folder with one subfolder of images
+    for each class, or of masks as mask_folders.read finds them.
 
     With `image_dir`, every image that the file names must be in that folder. An image of the folder
     that a mask CSV does not name has no defect (Kaggle's rule, DEV-8), unless that CSV also has
@@ -62,14 +64,22 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     the file: its columns, or the names in it sorted (ids as numbers). A class id that does not
     occur is no class. A folder named `clean` holds images without any class. Raises DataError.
     """
-    path = Path(path)
+    return _read(Path(path), image_dir, classes, only, False)
+
+
+def _read(path, image_dir, classes, only, only_masks):
+    found = mask_folders.read(path, image_dir, classes, only_masks)
+    if found:
+        images = list_images(image_dir) if image_dir else None
+        table = _table(path, found.cells, True, images, classes or found.classes, only)
+        return table._replace(drawn=found.sizes)
     if path.is_dir():
         return _read_folders(path, classes, image_dir, only)
     header, rows = read_csv(path)
     columns = set(header)
     with_masks = "EncodedPixels" in columns
     if {"ImageId", "ClassId"} <= columns or with_masks and columns & {*JOINED}:
-        cells = [(n, *_key(path, n, r), r.get("EncodedPixels")) for n, r in rows]
+        cells = [(n, *key_of(path, n, r), r.get("EncodedPixels")) for n, r in rows]
     elif header[0] == "ImageId" and len(header) > 1 and not with_masks:
         if "" in header:
             raise DataError(f"{path}, row 1: a column without a name in {','.join(header)[:200]}")
@@ -84,14 +94,15 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
 
 def read_masks(path: Path | str, image_dir: Path | str | None = None,
                classes: Sequence[str] | None = None, only: bool = False) -> Labels:
-    """Read a mask CSV as read_labels does. Raises DataError also where it holds no run lengths."""
-    found = read_labels(path, image_dir, classes, only)
+    """Read masks as read_labels does, from a folder too. Raises DataError also where the file holds
+    no run lengths."""
+    found = _read(Path(path), image_dir, classes, only, True)
     if found.rles is None:
         raise DataError(f"{path}: no masks in it, expected a column EncodedPixels")
     return found
 
 
-def _key(path, row, cells):
+def key_of(path: Path | str, row: int, cells: Mapping[str, str]) -> tuple[str, str]:
     """Image and class of a row {column: cell} that has both in two columns, or joined in one."""
     if {"ImageId", "ClassId"} <= cells.keys():
         return cells["ImageId"], cells["ClassId"]
@@ -155,14 +166,13 @@ def _table(path, cells, with_masks, images, classes, only):
     known, rles, rows, seen = set(images or ()), {}, {}, {}
     for row, image, name, rle in cells:
         if images and image not in known:
-            raise DataError(f"{path}, row {row}: image '{image[:200]}' is not in the image folder"
+            raise DataError(f"{place(path, row)}: image '{image[:200]}' is not in the image folder"
                             + _near(image, images))
         if name and name not in column and not only and (rle or not with_masks):
-            where = f"{path}, row {row}" if row else path
-            raise DataError(f"{where}: class '{name[:40]}', expected one of {', '.join(classes)}; "
-                            "--classes leaves others out")
+            raise DataError(f"{place(path, row)}: class '{name[:40]}', expected one of "
+                            f"{', '.join(classes)}; --classes leaves others out")
         if rle and not name:
-            raise DataError(f"{path}, row {row}: run lengths without a class, expected both")
+            raise DataError(f"{place(path, row)}: run lengths without a class, expected both")
         seen.setdefault(image, row)
         if name and name not in column:
             continue
@@ -174,12 +184,18 @@ def _table(path, cells, with_masks, images, classes, only):
             rles[key] = rle
     if not classes:
         raise DataError(f"{path}: no class in it, expected at least one labelled image")
-    # A row without run lengths is an empty mask. A file with such rows names all of its images.
-    complete = any(name and not rle for _, _, name, rle in cells)
+    # A row without run lengths is an empty mask. A file with such rows names all of its images, and
+    # so does one of another form than CSV, in which a place is no row.
+    complete = any(name and not rle or isinstance(row, str) for row, _, name, rle in cells)
     names = sorted(images if with_masks and images and not complete else seen)
     y = np.array([[(n, c) in rles for c in range(len(classes))] for n in names], np.uint8)
     return Labels(names, classes, y, rles if with_masks else None, rows,
                   len(images) if images is not None else None)
+
+
+def place(path: Path | str, row: int | str | None) -> str:
+    """The place of a cell as an error message names it: a row of a CSV file, or a name."""
+    return f"{path}, row {row}" if isinstance(row, int) else str(row or path)
 
 
 def _near(name, images):
@@ -197,45 +213,19 @@ def check_masks(path: Path | str, labels: Labels, sizes: Mapping[str, tuple[int,
 
     sizes: {name: (H, W)}; masks of images that it does not name are not checked.
     """
+    for name, size in (labels.drawn or {}).items():
+        if name in sizes and sizes[name] != size:
+            where = next(place(path, row) for (n, _), row in labels.rows.items() if n == name)
+            raise DataError(f"{where}: masks of {size[0]} x {size[1]} pixels, expected "
+                            f"{sizes[name][0]} x {sizes[name][1]} as of the image {name}")
     for (name, c), rle in labels.rles.items():
         if name not in sizes:
             continue
         try:
             checked_runs(rle, sizes[name])
         except ValueError as error:
-            raise DataError(f"{path}, row {labels.rows[name, c]}: {name}: {error}") from error
-
-
-def read_order(path: Path | str) -> tuple[list[str], list[tuple[int, str, str]]]:
-    """The header of a mask CSV, such as a sample_submission.csv, and (row, image, class) of its
-    rows in their order. Raises DataError."""
-    path = Path(path)
-    header, rows = read_csv(path)
-    if set(header) not in ({"ImageId", "ClassId", "EncodedPixels"},
-                           *({name, "EncodedPixels"} for name in JOINED)):
-        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected a mask file")
-    order = [(n, *_key(path, n, r)) for n, r in rows]
-    seen = {}
-    for n, *key in order:
-        if seen.setdefault(tuple(key), n) != n:
-            raise DataError(f"{path}, row {n}: {' '.join(key)[:200]} stands in row "
-                            f"{seen[tuple(key)]} already")
-    return header, order
-
-
-def write_ordered(path: Path | str, header: Sequence[str], order: Iterable[tuple[int, str, str]],
-                  rles: Mapping[tuple[str, str], str]) -> None:
-    """Write a mask CSV with the header and the rows of read_order.
-
-    rles: {(image, class name): run lengths}; a row without an entry is an empty mask.
-    """
-    def cells(image, name):
-        joined = f"{image}_{name}"
-        row = {"ImageId": image, "ClassId": name, "ImageId_ClassId": joined, "Image_Label": joined,
-               "EncodedPixels": rles.get((image, name), "")}
-        return [row[column] for column in header]
-
-    write_csv(path, header, (cells(image, name) for _, image, name in order))
+            where = place(path, labels.rows[name, c])
+            raise DataError(f"{where}: {name}: {error}") from error
 
 
 def write_masks(path: Path | str, names: Sequence[str], classes: Sequence[str],

@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.colours import COLOURS
 from ..data.files import whole_file
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart too.
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
-           (213, 94, 0), (204, 121, 167), (0, 114, 178))
 COLOUR_NAMES = ("orange", "sky blue", "green", "yellow", "vermilion", "purple", "blue")
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 GAP, LABEL = 6, 14

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data import exports
 from .folder import OUTPUT_FILES, read_run
 
 SCRIPTS = ("train_cls", "make_masks", "train_seg", "evaluate")
@@ -28,7 +29,8 @@ def wrote(out: Path, more: str = "") -> str:
     """One line that names the files which a run has left in its folder; `more` follows them."""
     names = [p.name for name in OUTPUT_FILES if "/" not in name for p in sorted(out.glob(name))]
     folds = sorted(p.name for p in out.glob("fold[0-9]*") if p.is_dir())
-    return f"wrote {out}: {', '.join([*names, *folds])}" + (f"; {more}" if more else "")
+    names += [*exports.recorded(out), *folds]
+    return f"wrote {out}: {', '.join(names)}" + (f"; {more}" if more else "")
 
 
 def unused(folder: Path) -> Path:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from ..data.exports import FORMS
 from . import processes
 from .exits import one_line
 
@@ -81,6 +82,13 @@ def add_groups(p: argparse.ArgumentParser) -> None:
     p.add_argument("--groups", default="copies", metavar="copies|none|CSV",
                    help="images that share a fold: copies of a picture, turned or mirrored ones "
                    "included; none; or a CSV with the columns ImageId,group, DEV-42")
+
+
+def add_export(p: argparse.ArgumentParser) -> None:
+    """Add the flag that writes masks in the forms of other tools."""
+    p.add_argument("--export", nargs="+", choices=FORMS, default=[],
+                   help="also write the masks in these forms: png, coco and cvat are read back by "
+                   "--masks and --labels, and an overlay is the image with its masks in colour")
 
 
 def add_machine(p: argparse.ArgumentParser) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from ..data import exports
 from ..data.classes import checked_list
 from ..data.csv_files import read_csv, write_csv
 from ..data.errors import DataError
-from ..data.files import contents, regular, whole_file
+from ..data.files import contents, digest, regular, whole_file
 from . import inputs, processes
 from .locks import lock
 
 # Flags that may differ between a run and its --resume, because they do not change its results.
 FLAGS_FREE_TO_CHANGE = ("resume", "overwrite", "device", "workers", "fold", "out", "predict",
-                        "reuse_maps", "quiet", "report")
+                        "reuse_maps", "quiet", "report", "export")
 # What the scripts leave in --out, and what --overwrite deletes.
 OUTPUT_FILES = (
     "folds.csv", "metrics.json", "oof.csv", "oof_best.csv", "oof_masks.csv", "new_masks.csv",
@@ -35,13 +36,14 @@ def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
               fold: np.ndarray | None = None) -> None:
     """Make the folder args.out for a new run, or check it for a resumed one.
 
-    sources: files that a resumed run must find unchanged, like the named images, of which
-    digests_of_images holds {name: SHA-256}. fold (N,): the folds of the images, written to
+    sources: files and folders that a resumed run must find unchanged, like the named images, of
+    which digests_of_images holds {name: SHA-256}. fold (N,): the folds of the images, written to
     folds.csv. A folder that holds a run needs --resume (same flags and sources) or --overwrite, and
     no other process may be at work in it. The first process does this for all. Raises DataError and
     OSError.
     """
     folds = None if fold is None else list(zip(names, fold.tolist(), strict=True))
+    sources = [s for s in sources if s and Path(s).resolve() != inputs.image_dir(args).resolve()]
 
     def prepare():
         now = {"args": plain_flags(args), "classes": classes, "sha256": digests(sources),
@@ -57,13 +59,12 @@ def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
 
 
 def digests(paths: Iterable[Path | str | None]) -> dict[str, str]:
-    """SHA-256 {path: digest} of those paths that are files.
+    """SHA-256 {path: digest} of those paths that are files or folders.
 
     Of a CSV file it is that of its rows, whatever their order, their line ends and quotes.
     """
-    return {str(path): _sha256(_rows(path) if Path(path).suffix == ".csv" else
-                               Path(path).read_bytes())
-            for path in paths if path and Path(path).is_file()}
+    return {str(path): _sha256(_rows(path)) if Path(path).suffix == ".csv" else digest(path)
+            for path in paths if path and Path(path).exists()}
 
 
 def _rows(path):
@@ -103,6 +104,8 @@ def _prepare(args, now, folds):
     begun.touch()  # this file says that a run has begun, until args.json takes its place
     for file in old:
         file.unlink()
+    for name in exports.clear(args.out):
+        print(f"{args.out / name}: kept, because it was changed since it was written", flush=True)
     if folds is not None:
         write_csv(args.out / "folds.csv", ("ImageId", "fold"), folds)
     write_json(path, now)
@@ -112,7 +115,7 @@ def _old_outputs(args, is_run, sources):
     """Files of an earlier run that a new one deletes. Raises DataError where it must not."""
     old = [p for name in OUTPUT_FILES for n in (name, f"{name}.tmp") for p in args.out.glob(n)]
     read = {Path(s).resolve() for s in sources}
-    for file in old:
+    for file in (*old, *(args.out / name for name in exports.recorded(args.out))):
         if file.resolve() in read:
             raise DataError(f"{args.out} holds {file.name}, which this run reads: name another "
                             "--out")

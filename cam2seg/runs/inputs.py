@@ -62,7 +62,7 @@ def load_labels(args: argparse.Namespace, report: Callable = silent,
         found = found.of_classes([k for k, any_image in zip(found.classes, occurs, strict=True)
                                   if any_image])
     # In reverse, because the entry that is written last stays: that of an image's first row.
-    rows_of = {name: f"{path}, row {row}"
+    rows_of = {name: labels.place(path, row)
                for (name, _), row in reversed(found.rows.items()) if row}
     seen = scan(folder, found.names, report, rows_of)
     if found.rles is not None:

@@ -13,7 +13,7 @@ Console, which turns the events into lines:
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import processes
@@ -67,6 +67,11 @@ class Progress:
         self.report("step", what=self.what, done=self.done, total=self.total, unit=self.unit,
                     rate=rate, left=(self.total - self.done) / rate if rate else 0.0, loss=loss)
         processes.stop_if_asked()
+
+
+def over(items: Sequence, what: str, report: Callable) -> Iterator:
+    """Yield the same items and report each that is done; see Progress.over."""
+    return Progress(len(items), what, report).over(items)
 
 
 class Console:

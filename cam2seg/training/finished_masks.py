@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import masks, metrics
-from ..data import labels
+from ..data import labels, samples
 from ..data.dataset import resize_mask
 from ..data.errors import DataError
 from ..methods import hulls
@@ -72,11 +72,11 @@ def finish(work: Any, rles: Mapping[tuple[str, int], str], least: Mapping[int, S
 
 
 def sample_rows(path: Path, work: Any) -> tuple[list[str], list[tuple[int, str, str]]]:
-    """The header and the rows of a mask file whose order shall be kept; see labels.read_order.
+    """The header and the rows of a mask file whose order shall be kept; see samples.read_order.
 
     Raises DataError for a row whose image or class is not known.
     """
-    header, order = labels.read_order(path)
+    header, order = samples.read_order(path)
     names, classes = set(work.truth.names), work.truth.classes
     for row, image, name in order:
         if image not in names or name not in classes:
@@ -99,5 +99,5 @@ def write(path: Path, work: Any, rles: Mapping[tuple[str, int], str],
     if order is None:
         labels.write_masks(path, work.truth.names, work.truth.classes, rles)
     else:
-        labels.write_ordered(path, *order, {(n, work.truth.classes[c]): rle
-                                            for (n, c), rle in rles.items()})
+        samples.write_ordered(path, *order, {(n, work.truth.classes[c]): rle
+                                             for (n, c), rle in rles.items()})

@@ -3,7 +3,6 @@ checked before the work begins. Nothing here needs torch.
 """
 
 import argparse
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -134,10 +133,7 @@ def say_overlaps(said: str, given: labels.Labels, sizes: dict[str, tuple[int, in
 
     said: how a message names the masks.
     """
-    found = [n for n in given.names
-             if any(masks.overlap(*(masks.checked_runs(given.rles.get((n, c), ""), sizes[n])
-                                    for c in pair))
-                    for pair in itertools.combinations(range(len(given.classes)), 2))]
+    found = masks.overlapping(given.names, sizes, given.classes, given.rles)
     if found:
         report("note", text=f"{said}: masks of two classes share pixels in {len(found)} images, "
                             f"the first is {found[0]}; --target multiclass leaves these pixels out")
