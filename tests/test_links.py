@@ -21,7 +21,10 @@ NAMES = [name.replace("[0-9]*", "1") for name in (*OUTPUT_FILES, "args.json") if
 WRITERS = {"data/files.py": ["open"], "runs/locks.py": ["open"], "runs/folder.py": ["touch"],
            "data/stored_maps.py": ["save", "open_memmap", "open"],
            "report/pictures.py": ["save"],  # into the open file of whole_file
-           "report/panels.py": ["save"]}  # into memory
+           "report/panels.py": ["save"],  # into memory
+           # Into a new folder of exports.put, which test_mask_forms.py tests.
+           "data/exports.py": ["save", "write_text", "write_text", "write_text"],
+           "report/exports.py": ["save", "save"]}
 
 
 def plant(out, outside, names):
