@@ -49,7 +49,7 @@ HULLS, FINISHED, CLOUDS = ("cam2seg/methods/hulls.py", "cam2seg/training/finishe
                            "cam2seg/demo/clouds.py")
 WARPS, OPTIMIZERS = "cam2seg/data/warps.py", "cam2seg/training/optimizers.py"
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
-    "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/boundaries.py")
+    "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/methods/boundaries.py")
 
 COCO, POLYGONS, DRAWN, PNGS, MASK_FOLDERS, EXPORTS = (
     f"cam2seg/data/{name}.py" for name in ("coco", "polygons", "drawn", "mask_pngs", "mask_folders",

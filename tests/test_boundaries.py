@@ -6,7 +6,7 @@ from math import ceil, hypot
 import numpy as np
 import pytest
 
-from cam2seg import boundaries
+from cam2seg.methods import boundaries
 
 
 def literal_boundary(mask):

@@ -11,7 +11,7 @@ import torch
 from conftest import HEAD, call, contents, results
 from PIL import Image
 
-from cam2seg.boundaries import sequence_scores
+from cam2seg.methods.boundaries import sequence_scores
 from cam2seg.data.csv_files import read_csv
 from cam2seg.data.folds import read_folds
 from cam2seg.data.labels import read_masks

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..boundaries import sequence_scores
+from ..methods.boundaries import sequence_scores
 from ..data.errors import DataError
 from ..data.images import open_rgb
 from ..data.labels import Labels
