@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cam2seg import masks
+from cam2seg import masks, metrics
 from cam2seg.report.page import VOID
 from cam2seg.report.panels import Content
 
@@ -59,25 +59,47 @@ class Page(HTMLParser):
         return " ".join(self.said)
 
 
-SCORE = [[0.25, 0.75], 0.5]
-SCORES = dict.fromkeys(("dice_pairs", "dice_present", "dice_dataset", "iou", "precision",
-                        "recall"), SCORE)
+def check_loads_nothing(html):
+    """No element or style of a page fetches anything."""
+    shown = Page(html)
+    names = {name for name, _ in shown.elements}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "video"}
+    for name, attributes in shown.elements:
+        assert not [key for key in attributes if key.startswith("on")], (name, attributes)
+        assert not {"srcset", "action", "xlink:href"} & attributes.keys()
+        assert name == "img" or "src" not in attributes
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+        assert attributes.get("href", "#").startswith("#")
+    policy, = (m["content"] for m in shown.all("meta") if "http-equiv" in m)
+    assert policy.startswith("default-src 'none'; img-src data:;") and "script-src" not in policy
+    assert "url(" not in html and "@import" not in html
 
 
-def write_run(folder, args, metrics=None, **more):
+def figures(values):
+    """Numbers as a table shows them."""
+    return ["-" if v is None else f"{v:.4f}" for v in values]
+
+
+def scores(start):
+    """Scores of two classes, as mask_scores gives them, all with other values."""
+    return {name: [[start + 0.01 * n, start + 0.01 * n + 0.001], start + 0.01 * n + 0.002]
+            for n, name in enumerate(metrics.SCORES)}
+
+
+def write_run(folder, args, numbers=None, **more):
     """args.json and metrics.json of a run; `more` goes to args.json."""
     folder.mkdir(parents=True, exist_ok=True)
     said = {"args": args, "classes": ["1", "2"], "sha256": {}, "versions": {"torch": "9"}, **more}
     (folder / "args.json").write_text(json.dumps(said))
-    if metrics is not None:
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+    if numbers is not None:
+        (folder / "metrics.json").write_text(json.dumps(numbers))
 
 
 def evaluation(folder, title="a", path="x/masks.csv", classes=("1", "2")):
     """The folder of a run of evaluate.py that has compared one file with the truth."""
     write_run(folder, {"masks": [f"{title}={path}"], "missing": "error", "data": "photos"},
               {"classes": list(classes), "images": 4, "left_out": 0,
-               "masks": {title: {"scores": SCORES, "folds": {}}}}, classes=list(classes))
+               "masks": {title: {"scores": scores(0.5), "folds": {}}}}, classes=list(classes))
 
 
 def content(folder, count=4, classes=("1", "2"), names=None, files=None):
@@ -93,7 +115,7 @@ def content(folder, count=4, classes=("1", "2"), names=None, files=None):
             drawn = np.zeros((24, 32), bool)
             drawn[2:8 + i % 13, 4:20] = True
             truth[name, c] = masks.rle_encode(drawn)
-            made[name, c] = masks.rle_encode(np.roll(drawn, i % 7, axis=1))
+            made[name, c] = masks.rle_encode(np.roll(drawn, i % 7 + c, axis=1))
     y = np.array([[1, i % 2] for i in range(len(names))], np.uint8)
     return Content(names, list(classes), dict.fromkeys(names, (24, 32)), Path(folder), truth,
                    {"a": made}, {}, (names, y))

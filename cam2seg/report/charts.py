@@ -118,10 +118,13 @@ def histogram(title: str, x: Axis, label: str, edges: np.ndarray, counts: Sequen
 
 
 def legend(lines: Sequence[Line]) -> Html:
-    """A list that says which line is which."""
-    return tag("ul", join(tag("li", tag("svg", _cased(f"M1 7 H31", line), viewBox="0 0 32 14",
-                                        aria_hidden="true"), line.name) for line in lines),
-               class_="legend")
+    """A list that says which line is which. A class has a thick line, whose colour is seen well."""
+    entries = []
+    for line in lines:
+        shown = line if line.colour in (INK, MUTED) else line._replace(width=7.0)
+        entries.append(tag("li", tag("svg", _cased("M1 7 H31", shown), viewBox="0 0 32 14",
+                                     aria_hidden="true"), line.name))
+    return tag("ul", *entries, class_="legend")
 
 
 def _cased(d, line):

@@ -60,10 +60,11 @@ def by_dice(content: Content) -> list[Panel]:
         present = np.flatnonzero(true[:, c])
         dice = 2 * both[present, c] / (true[present, c] + made[present, c])
         order = present[np.argsort(-dice, kind="stable")]
-        ranks = dict.fromkeys((0, (len(order) - 1) // 2, len(order) - 1)) if len(order) else ()
-        for rank, word in zip(ranks, ("best", "median", "worst")):
-            found.append(Panel(f"{word} of {len(order)} by the Dice of {title}",
-                               content.names[order[rank]], c))
+        last, words = len(order) - 1, {}
+        for rank, word in ((0, "best"), (last, "worst"), (last // 2, "median")):
+            words.setdefault(rank, word)
+        found += [Panel(f"{words[rank]} of {len(order)} by the Dice of {title}",
+                        content.names[order[rank]], c) for rank in sorted(words) if len(order)]
     return found
 
 

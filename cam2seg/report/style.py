@@ -64,9 +64,9 @@ summary{{cursor:pointer;font-weight:600;padding:.3rem 0}}
  table{{font-size:8pt}}
  .panels{{grid-template-columns:repeat(5,1fr)}}
  .panels.wide{{grid-template-columns:repeat(3,1fr)}}
- .charts{{grid-template-columns:repeat(2,1fr)}}
+ .charts{{grid-template-columns:repeat(3,1fr)}}
  figure,tr,summary{{break-inside:avoid}}
- h2,h3,caption{{break-after:avoid}}
+ h2,h3,caption,.legend,summary,p.note{{break-after:avoid}}
  details::details-content{{content-visibility:visible;block-size:auto}}
 }}
 """
