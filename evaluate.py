@@ -2,21 +2,24 @@
 
     python evaluate.py --data data/demo --folds runs/cls/folds.csv --out runs/eval \\
         maps=runs/masks/masks.csv unet=runs/seg/oof_masks.csv
-    python evaluate.py --data clouds --folds runs/cls/folds.csv --hull --least-component search \\
-        --out runs/eval unet=runs/seg/oof_masks.csv
-    python evaluate.py --images clouds/test_images --hull --least-component 9000,9000,18000,9000 \\
-        --output-size 350 525 --sample clouds/sample_submission.csv --out runs/submission \\
-        unet=runs/seg/new_masks.csv
+    python evaluate.py --data clouds --folds runs/cls/folds.csv --output-size 350 525 \\
+        --threshold search --least-component search --hull --out runs/eval \\
+        unet=runs/seg/oof_masks.csv
+    python evaluate.py --images clouds/test_images --output-size 350 525 --hull \\
+        --threshold 0.8,0.75,0.8,0.55 --least-component 10000 \\
+        --sample clouds/sample_submission.csv --out runs/submission unet=runs/seg/new_masks.csv
 
 The script prints each score under its name, because it is open which "Dice" the paper means
 (DEV-9). Beside them stand two baselines: nothing predicted, and the whole image for each class that
-is there. It writes metrics.json and one contact sheet for each class. A mask made by make_masks.py
-is shown with the map it comes from.
+is there. It writes metrics.json and one contact sheet for each class. A mask made by make_masks.py,
+or by train_seg.py --keep-maps, is shown with the map it comes from.
 
---least-component and --hull process the masks: small components are left out, and the others become
+--threshold, --least-component and --hull process the masks: they are drawn anew from the
+probabilities of train_seg.py --keep-maps, small components are left out, and the others become
 their convex hulls. The processed masks are scored beside the given ones and written to
-processed_1.csv (of the first NAME=CSV), processed_2.csv and so on. Without labels they are written
-and not scored. classes.png shows images, given and processed masks in the colours of the classes.
+processed_1.csv (of the first NAME=CSV), processed_2.csv and so on. With --output-size all of this
+is done at that size. Without labels the masks are written and not scored. classes.png shows images,
+given and processed masks in the colours of the classes.
 """
 
 import signal
@@ -40,7 +43,7 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
-from cam2seg.training import finished_masks
+from cam2seg.training import kept_maps, mask_processing
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
 
@@ -55,13 +58,20 @@ def get_args(argv=None):
                    help="images with a defect, or all, [P] III")
     p.add_argument("--missing", choices=("error", "skip", "empty"), default="error",
                    help="images that a CSV does not name: stop, leave out, or count as empty")
-    p.add_argument("--least-component", type=least_component, metavar="N|N,N,...|search",
+    p.add_argument("--threshold", type=numbers_or_search(flags.fraction),
+                   metavar="P|P,P,...|search",
+                   help="draw the masks anew from the probabilities of train_seg.py --keep-maps, at "
+                   "this threshold, or at this one for each class; search: as for "
+                   "--least-component, [K-4]")
+    p.add_argument("--least-component", type=numbers_or_search(flags.natural),
+                   metavar="N|N,N,...|search",
                    help="leave out components of fewer pixels than this, or than this for each "
                    "class; search: true masks choose it for each class on the other folds, [K-4]")
     p.add_argument("--hull", action="store_true",
                    help="draw the convex hull of each component, [K-1], [K-2]")
     p.add_argument("--output-size", type=flags.positive, nargs=2, metavar=("H", "W"),
-                   help="size of the masks in processed_1.csv, DEV-65 (default: that of the image)")
+                   help="process and score all masks, true ones too, at this size, DEV-65 (default: that "
+                   "of each image)")
     p.add_argument("--sample", type=Path, metavar="CSV",
                    help="a mask file, as sample_submission.csv, whose header and rows "
                    "processed_1.csv shall have")
@@ -76,9 +86,13 @@ def get_args(argv=None):
     return p.parse_args(argv)
 
 
-def least_component(text):
-    """Flag type: "search", or whole numbers with commas between them."""
-    return text if text == "search" else [flags.natural(n) for n in text.split(",")]
+def numbers_or_search(of):
+    """Flag type: "search", or values of the flag type `of` with commas between them."""
+    def parsed(text):
+        return text if text == "search" else [of(n) for n in text.split(",")]
+
+    parsed.__name__ = of.__name__  # which argparse names where a value is no number
+    return parsed
 
 
 class Work(NamedTuple):
@@ -105,35 +119,41 @@ def main(args):
                         + (", before --classes" if args.classes else ""))
     report = Console(args.quiet)
     work = load(args, report)
-    order = check_processing(args, work)
+    order = mask_processing.check(args, work)
+    probabilities = mask_processing.open_probabilities(args, work)
     labelled = inputs.label_path(args) is not None
-    maps = {title: open_maps(path.parent, work.truth.classes)
+    maps = {title: open_maps(path, work.truth.classes)
             for title, path in work.paths.items() if (args.figures or args.report) and labelled}
-    near = [p.with_name(n) for p in work.paths.values() for n in ("maps.csv", "maps.npy")]
+    near = [p for path in work.paths.values() for p in kept_maps.files(path)]
+    read_maps = args.figures or args.report or args.threshold
     folder.start_run(args, [inputs.label_path(args), args.folds, *work.paths.values(),
-                            args.sample, *(near if args.figures or args.report else [])],
+                            args.sample, *(near if read_maps else [])],
                      work.truth.classes, work.truth.names, work.digests)
 
-    work, least = process(args, work, order, report)
-    if args.figures and processing(args):
+    searched = {}
+    if args.output_size:
+        work = mask_processing.at_size(work, args.output_size, report)
+    if mask_processing.asked(args):
+        work, searched = mask_processing.process(args, work, order, probabilities, report)
+    if args.figures and mask_processing.asked(args):
         write_class_colours(args, work)
     if not labelled:
         folder.write_json(args.out / "metrics.json", {"classes": work.truth.classes, "images":
-                                                      len(work.truth.names), "least": least})
+                                                      len(work.truth.names), **searched})
         write_report(args, work, {}, report)
         return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"),
                               (f"look at: {args.out}/classes.png",) * (args.figures > 0))
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
     counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
     result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
-              "least": least, "class_sets": class_rules(args, work),
+              "size": args.output_size, **searched, "class_sets": class_rules(args, work),
               "left_out": work.left_out,
               "masks": {title: {"scores": metrics.mask_scores(*n),
                                 "folds": scores_by_fold(n, work.fold)}
                         for title, n in counts.items()}}
     folder.write_json(args.out / "metrics.json", result)
     print_class_sets(args, work, result)
-    print_least(result)
+    print_searched(result)
     print_scores(result)
     if args.figures:
         for c in range(len(work.truth.classes)):
@@ -144,7 +164,7 @@ def main(args):
 
 def load(args, report):
     """Read and check all inputs: Work of the images that --over and --missing leave."""
-    unlabelled = inputs.label_path(args) is None and processing(args)
+    unlabelled = inputs.label_path(args) is None and mask_processing.asked(args)
     truth, seen = (unlabelled_images if unlabelled else inputs.load_labels)(args, report)
     if truth.rles is None:
         raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
@@ -162,11 +182,6 @@ def load(args, report):
         fold = folds.folds_of(args.folds, truth.names)
     return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()),
                 every.y, every.names)
-
-
-def processing(args):
-    """Whether the flags ask for processed masks."""
-    return bool(args.least_component or args.hull or args.output_size or args.sample)
 
 
 def unlabelled_images(args, report):
@@ -210,50 +225,6 @@ def load_masks(args, truth, sizes, report):
     given = {title: got.of_classes(classes)._replace(names=sorted({n for n, _ in got.rows}))
              for title, got in given.items()}
     return truth.of_classes(classes), given, paths
-
-
-def check_processing(args, work):
-    """The header and rows of --sample, or None. Raises DataError for flags that do not fit."""
-    n, C = args.least_component, len(work.truth.classes)
-    if n == "search" and len(set(work.fold.tolist())) < 2:
-        raise DataError("--least-component search: expected labels, and --folds with two folds or "
-                        "more of the images")
-    if isinstance(n, list) and len(n) not in (1, C):
-        raise DataError(f"--least-component: {len(n)} numbers, expected one or {C}, for "
-                        f"{', '.join(work.truth.classes)}")
-    taken = {f"{title}, {step}" for title in work.given for step, _ in steps(args)} & {*work.given}
-    if taken:
-        raise DataError(f"'{min(taken)}' is the name of processed masks: name that CSV otherwise")
-    return finished_masks.sample_rows(args.sample, work) if args.sample else None
-
-
-def steps(args):
-    """The steps of the processing that are scored: (name, whether hulls are drawn)."""
-    return [("components", False)] * (args.least_component is not None) + [
-        ("hulls", True)] * args.hull
-
-
-def process(args, work, order, report):
-    """Write the processed masks of each CSV. Returns Work with those of each step beside the given
-    masks, and the least sizes {title: {"all": C sizes, fold: C sizes, ...}} that were searched."""
-    if not processing(args):
-        return work, {}
-    given, searched, C = {}, {}, len(work.truth.classes)
-    folds_here = sorted(set(work.fold.tolist()))
-    for number, (title, found) in enumerate(work.given.items(), 1):
-        given[title], rles = found, {k: v for k, v in found.rles.items() if k[0] in work.sizes}
-        for step, hull in steps(args):
-            n = args.least_component or [0]
-            if n == "search":
-                by_fold, on_all = finished_masks.search(work, found.rles, hull, report)
-                searched[f"{title}, {step}"] = {"all": on_all, **by_fold}
-            else:
-                by_fold = dict.fromkeys(folds_here, n if len(n) == C else n * C)
-            rles = finished_masks.finish(work, found.rles, by_fold, hull, report)
-            given[f"{title}, {step}"] = found._replace(rles=rles)
-        finished_masks.write(args.out / f"processed_{number}.csv", work, rles, args.output_size,
-                             order)
-    return work._replace(given=given), searched
 
 
 def whole_images(work):
@@ -325,18 +296,21 @@ def print_class_sets(args, work, result):
                      for rule in result["class_sets"]])
 
 
-def print_least(result):
-    """Print the least sizes of a component that --least-component search has found."""
-    rows = [(f"{title}, " + ("on all images" if k == "all" else f"for fold {k}"), *n)
-            for title, found in result["least"].items() for k, n in found.items()]
-    if rows:
-        print_table("Least size of a component in pixels, chosen by true masks of other folds",
-                    ["masks", *result["classes"]], rows)
+def print_searched(result):
+    """Print the thresholds and the least sizes of a component that were searched."""
+    for key, title in (("threshold", "Thresholds"),
+                       ("least", "Least sizes of a component in pixels")):
+        rows = [(f"{of}, " + ("on all images" if k == "all" else f"for fold {k}"), *map(str, n))
+                for of, found in result.get(key, {}).items() for k, n in found.items()]
+        if rows:
+            print_table(f"{title}, chosen by true masks of other folds",
+                        ["masks", *result["classes"]], rows)
 
 
 def print_scores(result):
     """Print one table for each score."""
-    print(f"{result['images']} images ({result['over']}), {result['left_out']} left out")
+    size = f" at {result['size'][0]} x {result['size'][1]}" if result["size"] else ""
+    print(f"{result['images']} images{size} ({result['over']}), {result['left_out']} left out")
     for score in metrics.SCORES:
         header, rows = [score, *result["classes"], "mean"], []
         for name, r in result["masks"].items():
@@ -383,7 +357,7 @@ def write_class_colours(args, work):
     rows = []
     for i in np.unique(np.linspace(0, len(names) - 1, args.figures).round().astype(int)):
         processes.stop_if_asked()
-        image = images.open_image(inputs.image_dir(args) / names[i])
+        image = images.open_at(inputs.image_dir(args) / names[i], work.sizes[names[i]])
         drawn = [masks.decode_all(rles, names[i], work.sizes[names[i]], len(classes))
                  for _, rles in sets]
         rows.append((names[i], [image, *(pictures.paint(image, mask) for mask in drawn)]))
@@ -405,9 +379,8 @@ def ending(args, result):
     if not sheets:
         own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", "hull", "sample",
                                                   "output_size", "class_sets", *endings.DATA))
-        if args.least_component:
-            own["least_component"] = args.least_component if args.least_component == "search" else \
-                ",".join(map(str, args.least_component))
+        own |= {k: v if v == "search" else ",".join(map(str, v))
+                for k in ("threshold", "least_component") if (v := getattr(args, k))}
         again = endings.command("evaluate", own | {"overwrite": True}, *args.masks)
         sheets = [f"next, for contact sheets: {again}"]
     return endings.Ending(endings.wrote(args.out, f"Dice over present pairs: {said}"),
@@ -430,7 +403,7 @@ def pictures_of(args, work, maps, name, c):
     """The pictures of one line of a contact sheet: truth, and the map and mask of each CSV."""
     size, classes = work.sizes[name], len(work.truth.classes)
     true = masks.decode_all(work.truth.rles, name, size, classes)
-    row = [pictures.paint(images.open_image(inputs.image_dir(args) / name), true),
+    row = [pictures.paint(images.open_at(inputs.image_dir(args) / name, size), true),
            pictures.black_white(true[c])]
     for title, found in work.given.items():
         if maps.get(title) is not None:
@@ -439,15 +412,19 @@ def pictures_of(args, work, maps, name, c):
     return row
 
 
-def open_maps(run_folder, classes):
-    """The run_maps.map_function of a make_masks.py run; None for a folder without maps."""
-    if not (run_folder / "maps.csv").exists():
+def open_maps(path, classes):
+    """Function (name, class index, (H, W)) -> map (H, W) that the masks of a CSV were drawn from;
+    None for a CSV without maps."""
+    if kept_maps.folders(path):
+        of_image = kept_maps.probabilities(path, classes, [])
+        return lambda name, c, size: of_image(name, size)[c]
+    if not path.with_name("maps.csv").exists():
         return None
-    used = folder.read_run(run_folder / "metrics.json")["args"]
+    used = folder.read_run(path.with_name("metrics.json"))["args"]
     if not {"norm", "norm_after"} <= used.keys():
-        raise DataError(f"{run_folder}/metrics.json: no --norm in it, expected that of "
+        raise DataError(f"{path.parent}/metrics.json: no --norm in it, expected that of "
                         "make_masks.py")
-    return run_maps.map_function(run_folder, used["norm"], used["norm_after"], classes)
+    return run_maps.map_function(path.parent, used["norm"], used["norm_after"], classes)
 
 
 if __name__ == "__main__":

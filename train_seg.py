@@ -75,6 +75,9 @@ def get_args(argv=None):
                    help="oof.csv of train_cls.py: a class has a mask only where its probability "
                         "there is --confidence or more, DEV-34 (default: no gate)")
     p.add_argument("--confidence", type=flags.fraction, default=0.5, help="see --gate, DEV-34")
+    p.add_argument("--keep-maps", action="store_true",
+                   help="keep the probabilities of all masked images, which evaluate.py --threshold "
+                   "needs: two bytes for each class and pixel of --size, DEV-73")
     p.add_argument("--predict", type=Path, metavar="FOLDER",
                    help="then also mask these images, by the mean over the folds")
     flags.add_export(p)
@@ -195,15 +198,25 @@ def seg_recipe(args, work, size):
 def finish_fold(args, work, trained):
     """Write the network of a fold's best epoch, best.pt, and the masks of its held-out images."""
     from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
+    from cam2seg.training import kept_maps
     best = trained.best[0]
     state = load_checkpoint(trained.out / f"epoch{best['epoch']}.pt", "unet")
     trained.model.load_state_dict(state["model"])
     save_checkpoint(trained.out / "best.pt", trained.model,
                     {**trained.settings.meta, "best": [best]})
-    rles, peaks = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings)
-    if work.gate:  # DEV-34
-        rles = {(n, c): rle for (n, c), rle in rles.items() if work.gate[n][c] >= args.confidence}
     names = [work.given.names[i] for i in trained.val.indices]
+
+    def accepted(name, c):  # DEV-34
+        return not work.gate or work.gate[name][c] >= args.confidence
+
+    kept = None
+    if args.keep_maps:
+        kept = kept_maps.KeptMaps(trained.out, names, work.given.classes, accepted)
+    rles, peaks = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings,
+                                kept)
+    rles = {key: rle for key, rle in rles.items() if accepted(*key)}
+    if kept:
+        kept.finish(trained.k, work.sizes)
     if processes.is_first():
         write_peaks(trained.out / "oof.csv", work.given.classes, {n: peaks[n] for n in names})
         labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
@@ -218,18 +231,23 @@ def write_peaks(path, classes, peaks):
     write_csv(path, ("ImageId", *classes), ([n, *p] for n, p in peaks.items()))
 
 
-def predict_masks(args, nets, batches, sizes, settings):
+def predict_masks(args, nets, batches, sizes, settings, kept=None):
     """Run lengths {(name, class index): text} of the images in `batches`, and {name: C peaks}.
 
     A peak is the largest probability of a pixel of the class.
     The mean probability of the networks is brought to each image's own size and thresholded there.
     settings: a fit.Settings, of which prepare, amp and report are used. Each process masks its part
-    of the images, and all of them get all masks.
+    of the images, and all of them get all masks. kept: a KeptMaps of these images, or None; each
+    process then masks all images.
     """
     import torch.nn.functional as F
 
     from cam2seg import models
     from cam2seg.training import epochs
+    from cam2seg.training.batches import Batches
+    if kept:
+        batches = Batches(batches.loader.dataset, batches.indices, args.batch_size, args.workers,
+                          undivided=True)
     exclusive = args.target == "multiclass"
     rles, peaks, mean = {}, {}, models.MeanProbability(nets, exclusive)
     names = batches.loader.dataset.names
@@ -242,6 +260,8 @@ def predict_masks(args, nets, batches, sizes, settings):
         drawn = masks.exclusive(full, args.min_seg_len) if exclusive else [
             masks.binarize(heat, args.threshold, args.min_seg_len) for heat in full]
         rles.update({(names[i], c): masks.rle_encode(mask) for c, mask in enumerate(drawn)})
+        if kept:
+            kept.add(names[i], p.cpu().numpy(), peaks[names[i]])
     parts = processes.all_gather((rles, peaks))
     return ({key: rle for part, _ in parts for key, rle in part.items()},
             {name: peak for _, part in parts for name, peak in part.items()})
@@ -252,7 +272,7 @@ def mask_new_images(args, recipe, plan, sizes):
     import torch
 
     from cam2seg.runs import restore
-    from cam2seg.training import segmenters
+    from cam2seg.training import kept_maps, segmenters
     from cam2seg.training.batches import Batches, to_input
     from cam2seg.training.fit import Settings
     nets = [restore.network(segmenters.build, path, "unet")[0]
@@ -264,7 +284,12 @@ def mask_new_images(args, recipe, plan, sizes):
     batches = Batches(new, np.arange(len(new)), args.batch_size, args.workers)
     settings = Settings(recipe.loss, prepare, args.epochs, recipe.meta, amp=args.amp,
                         report=plan.report)
-    rles, _ = predict_masks(args, nets, batches, sizes, settings)
+    kept = None
+    if args.keep_maps:
+        kept = kept_maps.KeptMaps(args.out / kept_maps.NEW[0], new.names, pre["classes"])
+    rles, _ = predict_masks(args, nets, batches, sizes, settings, kept)
+    if kept:
+        kept.finish(-1, sizes)
     if processes.is_first():
         labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
     plan.report("note", text=f"{args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} "

@@ -102,8 +102,11 @@ def work_of(folder):
 def test_the_least_size_is_the_best_of_all_on_the_other_folds(folder, hull):
     """Every size is tried by processing the masks and scoring them, one at a time."""
     work, given = work_of(folder)
-    by_fold, on_all = finished_masks.search(work, given.rles, hull, silent)
     grid = finished_masks.size_grid(work.sizes)
+    by_fold, on_all = finished_masks.search(work, finished_masks.Drawn(given.rles),
+                                            [([None], grid)] * 4, hull, silent)
+    by_fold, on_all = ({k: [n for _, n in pairs] for k, pairs in by_fold.items()},
+                       [n for _, n in on_all])
     assert grid == [0, 2, 3, 8, 15, 31, 77, 154, 307]
 
     def best(rows, c):
@@ -181,6 +184,7 @@ def test_before_and_after_in_one_table(folder, tmp_path, capsys):
     assert Image.open(out / "classes.png").width == 5 * 206 + 6  # image, truth, u and two steps
 
     work, given = work_of(folder)
+    assert found["threshold"] == {}
     least = found["least"]["u, hulls"]
     written = read_masks(out / "processed_1.csv", folder / "train_images", clouds.PATTERNS)
     for i, name in enumerate(work.truth.names):
@@ -203,8 +207,8 @@ def test_a_submission_has_the_order_and_the_size_of_the_contest(folder, tmp_path
         header, *rows = csv.reader(file)
     rows = rows[::-1]
     write_csv(tmp_path / "sample.csv", header, rows)
-    assert call("evaluate", "--images", folder / "test_images", "--hull", "--least-component", 20,
-                "--output-size", 8, 12, "--sample", tmp_path / "sample.csv", "--out",
+    assert call("evaluate", "--images", folder / "test_images", "--hull", "--least-component", 5,
+                "--output-size", 16, 24, "--sample", tmp_path / "sample.csv", "--out",
                 tmp_path / "s", f"u={folder}/test_masks.csv") == 0
     with open(tmp_path / "s/processed_1.csv", newline="") as file:
         head, *got = csv.reader(file)
@@ -214,7 +218,7 @@ def test_a_submission_has_the_order_and_the_size_of_the_contest(folder, tmp_path
     for label, rle in got:
         name, pattern = label.rsplit("_", 1)
         made = masks.rle_decode(given.rles.get((name, clouds.PATTERNS.index(pattern)), ""), SIZE)
-        small = resize_mask(hulls.clean(made, 20, True), (8, 12), 0.5)
+        small = hulls.clean(resize_mask(made, (16, 24), 0.5), 5, True)
         assert rle == masks.rle_encode(small)
         empty += not rle
     assert 0 < empty < 16

@@ -33,6 +33,12 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
     return np.asarray(open_rgb(path))
 
 
+def open_at(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
+    """The pixels of open_image, resized where the image has another size than (H, W)."""
+    image, (H, W) = open_rgb(path), size
+    return np.asarray(image if image.size == (W, H) else image.resize((W, H)))
+
+
 def open_rgb(path: str | os.PathLike) -> Image.Image:
     """Read an image as a decoded Pillow image of mode RGB; see open_image."""
     with _opened(path) as (_, image):

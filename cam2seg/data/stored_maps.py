@@ -1,6 +1,7 @@
-"""The maps that make_masks.py leaves in its folder: maps.npy and maps.csv.
+"""The maps that make_masks.py and train_seg.py --keep-maps leave in a folder: maps.npy and maps.csv.
 
-maps.npy is float16 (N, C, h, w), each map divided by its maximum. maps.csv has the columns ImageId,
+maps.npy is float16 (N, C, h, w), each map divided by its maximum; train_seg.py leaves probabilities
+as they are. maps.csv has the columns ImageId,
 fold (-1: mean over the folds), H, W and for each class one with its probability, "p of " and the
 class; and one row for each image in the order of maps.npy. Without these words a class called H
 would make a second column H.

@@ -74,9 +74,9 @@ def sizes(mask: np.ndarray, hull: bool = False) -> np.ndarray:
     for axis, where in enumerate((rows, cols)):
         np.minimum.at(low[axis], of, where)
         np.maximum.at(high[axis], of, where + 1)
-    out = np.zeros(mask.shape, np.int64)
+    out = np.where(area < 3, area, 0)[number]  # one pixel or two are their own hull
     for k in area.argsort(kind="stable").tolist():  # the largest last, so that it stays on top
-        if k:
+        if area[k] > 2:
             box = slice(low[0, k], high[0, k]), slice(low[1, k], high[1, k])
             out[box][convex_hull(number[box] == k)] = area[k]
     return out

@@ -98,7 +98,7 @@ def draw(content: Content, chosen: Sequence[Panel], over: Callable) -> Html:
 def _panel(content, panel):
     name, c, size = panel.name, panel.c, content.sizes[panel.name]
     of = f"{name}, class {content.classes[c]}"
-    image = images.open_image(content.image_dir / name)
+    image = images.open_at(content.image_dir / name, size)
     shown = [_photo(image, f"The image {name}", "image")]
     true = None
     if content.truth is not None:

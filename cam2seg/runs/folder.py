@@ -28,7 +28,9 @@ OUTPUT_FILES = (
     "maps.csv", "maps.npy", "probs.npy", "masks.csv", "masks_union.csv", "masks_crossfit.csv",
     "masks_labels.csv", "ignore.csv", "model.json", "features.pt", "review.csv", "review.png",
     "report.html", "class_[0-9]*.png", "classes.png", "processed_[0-9]*.csv", "fold[0-9]*/*.pt",
-    "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl")
+    "fold[0-9]*/oof*.csv", "fold[0-9]*/log.jsonl",
+    *(f"{of}/{name}" for of in ("fold[0-9]*", "new") for name in ("maps.csv", "maps.npy",
+                                                                  "probs.npy")))
 
 
 def start_run(args: argparse.Namespace, sources: Iterable[Path | str | None],
@@ -88,7 +90,7 @@ def _prepare(args, now, folds):
     if path.exists() and not (args.overwrite or args.resume):
         raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "
                         "on with it, or name another --out")
-    links = [p for p in args.out.glob("fold[0-9]*") if p.is_symlink()]
+    links = [p for p in (*args.out.glob("fold[0-9]*"), args.out / "new") if p.is_symlink()]
     if links:
         raise DataError(f"{links[0]} is a link, expected a folder: all is written inside --out")
     args.out.mkdir(parents=True, exist_ok=True)
