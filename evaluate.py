@@ -37,9 +37,8 @@ from cam2seg import masks, metrics
 from cam2seg.data import folds, image_folder, images, labels
 from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
-from cam2seg.report import html_report, pictures, run_maps
+from cam2seg.report import html_report, pictures, run_maps, score_tables
 from cam2seg.report.panels import Content
-from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
@@ -130,11 +129,7 @@ def main(args):
                             args.sample, *(near if read_maps else [])],
                      work.truth.classes, work.truth.names, work.digests)
 
-    searched = {}
-    if args.output_size:
-        work = mask_processing.at_size(work, args.output_size, report)
-    if mask_processing.asked(args):
-        work, searched = mask_processing.process(args, work, order, probabilities, report)
+    work, searched = mask_processing.process(args, work, order, probabilities, report)
     if args.figures and mask_processing.asked(args):
         write_class_colours(args, work)
     if not labelled:
@@ -152,9 +147,9 @@ def main(args):
                                 "folds": scores_by_fold(n, work.fold)}
                         for title, n in counts.items()}}
     folder.write_json(args.out / "metrics.json", result)
-    print_class_sets(args, work, result)
-    print_searched(result)
-    print_scores(result)
+    score_tables.print_class_sets(work.y, args.class_sets, result)
+    score_tables.print_searched(result)
+    score_tables.print_scores(result)
     if args.figures:
         for c in range(len(work.truth.classes)):
             write_contact_sheet(args, work, counts, maps, c)
@@ -262,14 +257,6 @@ def scores_by_fold(counts, fold):
     return out
 
 
-TITLES = {"dice_pairs": "Dice over all (image, class) pairs, empty-empty = 1  [P-6]",
-          "dice_present": "Dice over the pairs that have a true mask",
-          "dice_dataset": "Dice of all pixels of a class",
-          "iou": "IoU of all pixels of a class",
-          "precision": "Precision of all pixels of a class",
-          "recall": "Recall of all pixels of a class"}
-
-
 def class_rules(args, work):
     """The rules of --class-sets with names of classes, for metrics.json."""
     def names(of):
@@ -278,51 +265,6 @@ def class_rules(args, work):
     return [{"if": names(A), "then": names(B), "images": n, "support": support,
              "confidence": confidence, "lift": lift} for A, B, n, support, confidence, lift
             in metrics.class_rules(work.y, args.class_sets)]
-
-
-def print_class_sets(args, work, result):
-    """Print how many images have each class, and the rules of --class-sets."""
-    if not args.class_sets:
-        return
-    counts = metrics.class_sets(work.y, args.class_sets)
-    print_table(f"Classes that occur together in {len(work.y)} labelled images",
-                ["classes", "images", "support"],
-                [(" + ".join(work.truth.classes[c] for c in s), n, n / len(work.y))
-                 for s, n in counts.items()])
-    if result["class_sets"]:
-        print_table("Where these classes are, others are too; independent classes have a lift of 1",
-                    ["if", "then", "images", "support", "confidence", "lift"],
-                    [(" + ".join(rule["if"]), " + ".join(rule["then"]), *list(rule.values())[2:])
-                     for rule in result["class_sets"]])
-
-
-def print_searched(result):
-    """Print the thresholds and the least sizes of a component that were searched."""
-    for key, title in (("threshold", "Thresholds"),
-                       ("least", "Least sizes of a component in pixels")):
-        rows = [(f"{of}, " + ("on all images" if k == "all" else f"for fold {k}"), *map(str, n))
-                for of, found in result.get(key, {}).items() for k, n in found.items()]
-        if rows:
-            print_table(f"{title}, chosen by true masks of other folds",
-                        ["masks", *result["classes"]], rows)
-
-
-def print_scores(result):
-    """Print one table for each score."""
-    size = f" at {result['size'][0]} x {result['size'][1]}" if result["size"] else ""
-    print(f"{result['images']} images{size} ({result['over']}), {result['left_out']} left out")
-    for score in metrics.SCORES:
-        header, rows = [score, *result["classes"], "mean"], []
-        for name, r in result["masks"].items():
-            per_class, mean = r["scores"][score]
-            row = [name, *per_class, mean]
-            if r["folds"]:
-                f = r["folds"][score]
-                row += [*f["folds"].values(), f["mean"], f["sd"]]
-                header = [score, *result["classes"], "mean", *(f"fold {k}" for k in f["folds"]),
-                          "of folds", "sd"]
-            rows.append(row)
-        print_table(TITLES[score], header, rows)
 
 
 def write_contact_sheet(args, work, counts, maps, c):

@@ -27,10 +27,10 @@ HALF = 16, 24  # the size of the network's input
 FULL = {}  # what `full` has returned, because its loops are slow
 
 
-def field(rng, mask):
-    """Probabilities at half the size, which rise towards the middle of a ragged mask."""
+def field(rng, mask, least):
+    """Probabilities at half the size: `least` and noise, and more in a ragged mask."""
     p = ragged(rng, mask).reshape(HALF[0], 2, HALF[1], 2).mean(axis=(1, 3))
-    return np.clip(0.15 + 0.6 * p + 0.15 * rng.standard_normal(HALF), 0, 1).astype(np.float16)
+    return np.clip(least + 0.6 * p + 0.15 * rng.standard_normal(HALF), 0, 1).astype(np.float16)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,10 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for kind, count, part in (("train", 12, 0), ("test", 4, 1)):
         names = [f"{kind}{i:05d}.jpg" for i in range(count)]
-        fields = {name: np.stack([field(rng, m) for m in clouds.draw(
-            np.random.default_rng((0, part, i)), SIZE)[1]]) for i, name in enumerate(names)}
+        fields = {}
+        for i, name in enumerate(names):
+            _, true = clouds.draw(np.random.default_rng((0, part, i)), SIZE)
+            fields[name] = np.stack([field(rng, m, 0.05 + 0.1 * c) for c, m in enumerate(true)])
         for k in range(3) if kind == "train" else [-1]:
             own = names[k::3] if kind == "train" else names
             where = out / (f"fold{k}" if kind == "train" else "new")
@@ -133,7 +135,7 @@ def test_threshold_and_least_size_are_the_best_pair_on_the_other_folds(folder, h
         assert on_all[c] == best(range(12), c)
         for k in range(3):
             assert by_fold[k][c] == best([i for i in range(12) if i % 3 != k], c)
-    assert len({n for pairs in by_fold.values() for _, n in pairs}) > 1
+    assert len({*on_all, *(pair for pairs in by_fold.values() for pair in pairs)}) > 1
 
 
 def test_each_fold_and_class_gets_its_own_pair(folder):

@@ -93,13 +93,18 @@ def at_size(work: Any, size: tuple[int, int], report: Callable) -> Any:
 
 def process(args: argparse.Namespace, work: Any, order: tuple | None,
             probabilities: Mapping[str, Callable], report: Callable) -> tuple[Any, dict]:
-    """Write processed_1.csv, processed_2.csv and so on, the last step of each CSV.
+    """Write processed_1.csv, processed_2.csv and so on, the last step of each CSV; all of it at the
+    size of --output-size.
 
     order: what `check` returned; probabilities: those of open_probabilities. Returns Work with the
     masks of each step beside the given ones, and what was searched:
     {"threshold": {title: {"all": C numbers, fold: C numbers, ...}}, "least": the same}.
     """
     given, searched, C = {}, {"threshold": {}, "least": {}}, len(work.truth.classes)
+    if not asked(args):
+        return work, searched
+    if args.output_size:
+        work = at_size(work, args.output_size, report)
     for number, (title, found) in enumerate(work.given.items(), 1):
         drawn = finished_masks.Drawn(found.rles, probabilities.get(title))
         given[title], rles = found, {k: v for k, v in found.rles.items() if k[0] in work.sizes}
