@@ -98,15 +98,20 @@ def work_of(folder):
     return SimpleNamespace(truth=truth, sizes=dict.fromkeys(truth.names, SIZE), fold=fold), given
 
 
+def search(work, rles, hull):
+    """{fold: C least sizes} and the C sizes of all images, of masks without a threshold."""
+    grid = finished_masks.size_grid(work.sizes)
+    by_fold, on_all = finished_masks.search(work, finished_masks.Drawn(rles), [
+        ([None], grid)] * len(work.truth.classes), hull, silent)
+    return {k: [n for _, n in pairs] for k, pairs in by_fold.items()}, [n for _, n in on_all]
+
+
 @pytest.mark.parametrize("hull", [False, True])
 def test_the_least_size_is_the_best_of_all_on_the_other_folds(folder, hull):
     """Every size is tried by processing the masks and scoring them, one at a time."""
     work, given = work_of(folder)
     grid = finished_masks.size_grid(work.sizes)
-    by_fold, on_all = finished_masks.search(work, finished_masks.Drawn(given.rles),
-                                            [([None], grid)] * 4, hull, silent)
-    by_fold, on_all = ({k: [n for _, n in pairs] for k, pairs in by_fold.items()},
-                       [n for _, n in on_all])
+    by_fold, on_all = search(work, given.rles, hull)
     assert grid == [0, 2, 3, 8, 15, 31, 77, 154, 307]
 
     def best(rows, c):
@@ -151,9 +156,10 @@ def test_each_fold_has_the_least_size_that_the_others_choose():
     """The speck is true in b alone, so that a, whose size b chooses, keeps it, and b loses it."""
     both = drawn(SQUARE, SPECK)
     work, rles = by_hand({"a": drawn(SQUARE), "b": both}, {"a": both, "b": both})
-    by_fold, _ = finished_masks.search(work, rles, False, silent)
+    by_fold, _ = search(work, rles, False)
     assert by_fold == {0: [0], 1: [8]}
-    found = finished_masks.finish(work, rles, by_fold, False, silent)
+    pairs = {k: [(None, n) for n in sizes] for k, sizes in by_fold.items()}
+    found = finished_masks.finish(work, finished_masks.Drawn(rles), pairs, False, silent)
     assert found == {("a", 0): masks.rle_encode(both), ("b", 0): masks.rle_encode(drawn(SQUARE))}
 
 
@@ -161,8 +167,7 @@ def test_the_least_size_is_chosen_by_the_hulls_that_it_leaves():
     """An angle of 19 true pixels has a hull with 36 wrong ones: only without hulls it is kept."""
     mask = drawn(SQUARE, ((0, 10), (0, 1)), ((9, 10), (0, 10)))
     work, rles = by_hand({"a": mask, "b": mask}, {"a": mask, "b": mask})
-    assert [finished_masks.search(work, rles, hull, silent)[1] for hull in (False, True)] == [
-        [0], [20]]
+    assert [search(work, rles, hull)[1] for hull in (False, True)] == [[0], [20]]
 
 
 # The script
