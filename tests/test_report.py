@@ -95,7 +95,7 @@ def test_every_run_behind_the_masks_shows_its_flags_and_digests(evaluated, runs)
         said = json.loads((folder / "args.json").read_text())
         for digest in (*said["sha256"].values(), *said["versions"].values()):
             assert digest in shown.text
-        for flag in said["args"]:
+        for flag in {*said["args"]} - {"masks"}:
             assert f"--{flag.replace('_', '-')}" in shown.text
 
 

@@ -91,9 +91,8 @@ def test_text_has_the_contrast_of_wcag_aa():
 
 
 def test_a_page_of_as_many_images_as_the_papers_is_small_and_quick(tmp_path, monkeypatch):
-    monkeypatch.setattr(panels.images, "open_image",
-                        lambda path: np.random.default_rng(0).integers(0, 255, (256, 1600, 3),
-                                                                       np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (256, 1600, 3), np.uint8)
+    monkeypatch.setattr(panels.images, "open_at", lambda path, size: noise)
     evaluation(tmp_path / "e")
     shown = content(tmp_path / "i", 12568, files=0)
     shown = shown._replace(sizes=dict.fromkeys(shown.names, (256, 1600)))

@@ -154,11 +154,16 @@ def _provenance(runs: Sequence[Run], problems: Sequence[str]) -> Html:
     for n, run in enumerate(runs):
         parts.append(page.details(
             f"{run.folder}: {run.script}.py",
-            page.listing("Arguments", ((f"--{k.replace('_', '-')}", _value(v))
-                                   for k, v in run.args.items())),
+            page.listing("Arguments", ((_flag(run, k), _value(v)) for k, v in run.args.items())),
             page.listing("Versions", run.versions.items()),
             page.listing("SHA-256 of the inputs", run.sha256.items()), shown=n == 0))
     return join(parts)
+
+
+def _flag(run, name):
+    """The name of an argument as it is typed; evaluate.py has masks without a flag."""
+    typed = run.script == "evaluate" and name == "masks"
+    return "NAME=CSV" if typed else f"--{name.replace('_', '-')}"
 
 
 def _value(value):

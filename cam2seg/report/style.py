@@ -34,7 +34,7 @@ tbody th{{font-weight:600}}
 .scroll th,.scroll td{{overflow-wrap:break-word}}
 .scroll th:first-child{{position:sticky;left:0;min-width:8.5rem;max-width:18rem}}
 .scroll tbody th{{background:{PAPER}}}
-.scroll td.text{{min-width:9rem}}
+.scroll td.text{{min-width:9rem;overflow-wrap:anywhere}}
 td.number,th.number{{text-align:right;white-space:nowrap}}
 tr.other,.scroll tr.other th{{background:{SHADE}}}
 tr.other th{{font-weight:400}}
