@@ -8,7 +8,7 @@ OUT = runs/demo
 SMALL = --weights none --size 64 128
 FAST = --lr-encoder 3e-3 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine
 
-.PHONY: demo demo-pretrained test peers fuzz mutants crash bench growth readings severstal clean
+.PHONY: demo demo-pretrained clouds test peers fuzz mutants crash bench growth readings severstal clean
 
 $(VENV)/run: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,16 @@ demo-pretrained: $(VENV)/run
 	$(SEG_PRE) --masks $(DATA)/train.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_true
 	$(PY) evaluate.py --data $(DATA) --out $(PRE)/eval --overwrite --missing skip --report auto=$(PRE)/auto/masks.csv unet_of_auto=$(PRE)/seg_auto/oof_masks.csv unet_of_truth=$(PRE)/seg_true/oof_masks.csv
 
+# Drawn cloud fields by the ways of a contest: three U-Nets on random warps, thresholds, components
+# and hulls that true masks choose on the other folds, and all scores at half of the fields' size.
+FIELDS = data/clouds
+SKY = runs/demo_clouds
+clouds: $(VENV)/run
+	[ -f $(FIELDS)/train.csv ] || $(PY) -m cam2seg.demo.clouds $(FIELDS) --images 90
+	$(PY) train_cls.py --data $(FIELDS) --out $(SKY)/cls --overwrite --weights none --size 64 96 --lr-encoder 3e-3 --lr-head 3e-3 --folds 3 --epochs 4 --batch-size 8
+	$(PY) train_seg.py --data $(FIELDS) --masks $(FIELDS)/train.csv --folds $(SKY)/cls/folds.csv --out $(SKY)/seg --overwrite --weights none --size 64 96 --lr-encoder 1e-2 --lr-decoder 1e-2 --loss bce+dice --optimizer radam --schedule cosine --shift-scale-rotate 0.0625 0.1 45 --grid-distortion 5 0.3 --threshold 0.5 --batch-size 8 --epochs 12 --keep-maps --predict $(FIELDS)/test_images
+	$(PY) evaluate.py --data $(FIELDS) --folds $(SKY)/cls/folds.csv --out $(SKY)/eval --overwrite --output-size 64 96 --threshold search --least-component search --hull --class-sets 2 unet=$(SKY)/seg/oof_masks.csv
+
 test: $(VENV)/test
 	$(PY) -m pytest
 
@@ -83,4 +93,4 @@ severstal: $(VENV)/run
 	$(PY) benchmarks/reproduce.py --data $(DATA) --out runs/severstal $(if $(DRY),--dry-run)
 
 clean:
-	rm -rf $(DATA) $(OUT) $(PRE)
+	rm -rf $(DATA) $(OUT) $(PRE) $(FIELDS) $(SKY)

@@ -163,14 +163,15 @@ def test_a_command_is_one_its_script_takes(script, flags):
     SCRIPTS[script].get_args(shlex.split(flags, comments=True))
 
 
-@pytest.mark.parametrize("target", ["demo", "demo-pretrained"])
+@pytest.mark.parametrize("target", ["demo", "demo-pretrained", "clouds"])
 def test_a_demo_runs_commands_that_their_scripts_take(target):
     """And each reads only what one before it has written."""
     said = subprocess.run(["make", "-n", "--no-print-directory", target, "VENV=venv", "OUT=runs/x",
-                           "PRE=runs/x", "DATA=data/x"],
+                           "PRE=runs/x", "SKY=runs/x", "DATA=data/x"],
                           cwd=ROOT, capture_output=True, text=True, check=True)
     lines = re.findall(r"^venv/bin/python (\w+)\.py (.*)$", said.stdout, re.M)
-    assert {script for script, _ in lines} == set(SCRIPTS)
+    assert {script for script, _ in lines} == {
+        s for s in SCRIPTS if target != "clouds" or s != "make_masks"}
     made = []
     for script, flags in lines:
         args = SCRIPTS[script].get_args(shlex.split(flags))
