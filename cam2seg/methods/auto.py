@@ -26,7 +26,7 @@ from .contrast import ENOUGH, otsu, skew
 MOST = 100  # [C-20] more negatives cost time, and hardly lower the standard error of [C-21]
 # [C-22] Part of what the classifier knows of a label that another method must know. The network is
 # trained on the labels, so that it may know something of them even where it finds no defect.
-KNOWN = {"contrast": 0.5, "network": 0.75, "product": 0.5}
+KNOWN = {"contrast": 0.4, "network": 0.75, "product": 0.4}
 PEAK = 0.3  # [C-23] threshold of a product as a part of its peak
 DOUBT = 0.5  # [C-23] share of the threshold from which a pixel is not surely background
 CHOICES = (*KNOWN, "map")
@@ -96,7 +96,7 @@ def tell(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def need(classifier: float, method: str) -> float:
     """What a method must tell of a class, by the AUC of the classifier.    [C-22]
 
-    need = 1/2 + part max(AUC_classifier - 1/2, 0),  part = 3/4 of the network, 1/2 of the others
+    need = 1/2 + part max(AUC_classifier - 1/2, 0),  part = 3/4 of the network, 2/5 of the others
     """
     return 0.5 + KNOWN[method] * max(classifier - 0.5, 0.0)
 
