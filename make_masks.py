@@ -50,7 +50,8 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
-from cam2seg.training.work import FROM_MAPS, label_auc, load_images, read_others
+from cam2seg.training.work import (FROM_MAPS, label_auc, load_images, own_method, read_others,
+                                   with_method)
 
 METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth", "video")
 
@@ -65,8 +66,10 @@ def get_args(argv=None):
     p.add_argument("--select", default="entropy", choices=("entropy", "confidence", "all"),
                    help="which pixels --method seg is sure of, [C-25], [C-26]")
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
-    p.add_argument("--method", choices=METHODS, default="gradcam++",
-                   help="[P] V; normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
+    p.add_argument("--method", choices=METHODS,
+                   help="(default: gradcam++, or seam for a --cls of train_cls.py --seam) [P] V; "
+                   "seam: the network's own maps, [S-4]; "
+                   "normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
                    "within each image, without a classifier, [C-1] to [C-13]; pixels: contrast, or "
                    "a network on filter responses, [C-28] to [C-32]; auto: these, map, or map "
                    "times contrast, as the labels choose for each class, [C-18] to [C-23]; seg: "
@@ -130,7 +133,7 @@ def get_args(argv=None):
     p.add_argument("--batch-size", type=flags.positive, default=64, help="images at a time")
     flags.add_machine(p)
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    return p.parse_args(argv)
+    return with_method(p.parse_args(argv))
 
 
 def add_depth(p):
@@ -182,7 +185,8 @@ def ending(args, work, result):
     train_seg.py would refuse: on new images, which are in no fold, on images of one fold, and on
     empty masks.
     """
-    own, lines = endings.given(args, get_args([])), []
+    usual = argparse.Namespace(**{**vars(get_args([])), "method": own_method(args)})
+    own, lines = endings.given(args, usual), []
     said = f"{sum(result['made'])} masks of {len(work.names)} images in {result['masks']}.csv"
     if "scores" in result:
         dice = result["scores"]["dice_present"][1]

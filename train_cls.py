@@ -2,11 +2,14 @@
 
     python train_cls.py --data data/demo --out runs/cls
     python train_cls.py --images photos --labels labels.csv --out runs/cls
+    python train_cls.py --data data/demo --seam --out runs/seam
 
 --data is a folder with train_images/ and train.csv, as Kaggle's Severstal has them. For embedded
 data: python -m cam2seg.demo data/demo
 --labels is a CSV (ImageId,ClassId[,EncodedPixels] | ImageId and one 0/1 column per class | ...) or
-a folder with one subfolder of images per class.
+a folder with one subfolder of images per class. --seam trains the network of SEAM in place of the
+paper's: its maps keep their place when the image is rescaled, and are refined by the similarity of
+pixels (docs/seam.md).
 """
 
 import signal
@@ -14,6 +17,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -28,6 +32,7 @@ from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console, Progress
 
 RESULTS = {"oof_best": "best epoch", "oof": "mean of {} (SWA)"}  # file name: row of Table 1
+SEAM = {"seam_scale": 0.3, "seam_stride": 8}  # both as in the code of its authors
 
 
 def get_args(argv=None):
@@ -56,7 +61,29 @@ def get_args(argv=None):
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
     flags.add_training(p, epochs=20, batch_size=64, batch_source="[P] IV")
-    return p.parse_args(argv)
+    add_seam(p)
+    args = p.parse_args(argv)
+    given = [name for name in SEAM if name in args]
+    if given and "seam" not in args:
+        p.error(f"--{given[0].replace('_', '-')} is for --seam")
+    if "seam" not in args:
+        return args
+    if args.hidden != p.get_default("hidden"):
+        p.error("--hidden is for the paper's head, which a network of --seam has not")
+    return argparse.Namespace(**{**vars(args), **SEAM, **{k: getattr(args, k) for k in given}})
+
+
+def add_seam(p):
+    """Add the flags of SEAM. A run without --seam has none of them in its files."""
+    p.add_argument("--seam", action="store_true", default=argparse.SUPPRESS,
+                   help="train SEAM, whose maps make_masks.py then takes, [S-1] to [S-10]; "
+                   "--dropout is then that of channels, DEV-76")
+    p.add_argument("--seam-scale", type=flags.fraction, default=argparse.SUPPRESS, metavar="S",
+                   help="size of the rescaled image, as a part of that of the image, [S-1] "
+                   f"(default: {SEAM['seam_scale']})")
+    p.add_argument("--seam-stride", type=int, choices=(8, 16, 32), default=argparse.SUPPRESS,
+                   help="pixels that a cell of the map has on each side, DEV-74 "
+                   f"(default: {SEAM['seam_stride']})")
 
 
 def main(args):
@@ -70,10 +97,10 @@ def main(args):
     first = seen.sizes[labels.names[0]]
     size = tuple(args.size or images.default_size(first, args.arch == "lite0"))
 
-    from cam2seg.training import batches, cross_validation
+    from cam2seg.training import batches, classifiers, cross_validation
     recipe, plan = classifier_recipe(args, labels, size), training_plan(args, labels, fold, size,
                                                                         report)
-    batches.check_batches(args.batch_size, fold, size)
+    batches.check_batches(args.batch_size, fold, classifiers.smallest_input(args, size))
     folder.start_run(args, [inputs.label_path(args), args.weights], labels.classes, labels.names,
                      seen.digests, fold)
     folds = range(fold.max() + 1) if args.fold is None else [args.fold]
@@ -87,10 +114,11 @@ def main(args):
 
 def training_plan(args, labels, fold, size, report):
     """The Plan of the loop: the images with their labels as targets, and the settings by flags."""
-    from cam2seg.training import cross_validation, devices
+    from cam2seg.training import classifiers, cross_validation, devices
     with blaming("--device"):
         device = devices.pick_device(args.device)
-    devices.check_memory(args.batch_size, size, device)
+    devices.check_memory(args.batch_size, size, device,
+                         classifiers.affinities(size, getattr(args, "seam_stride", None)))
     dataset = ImageSet(inputs.image_dir(args), labels.names, size, labels.y.astype(np.float32),
                        (args.vflip, args.hflip), args.seed,
                        Warps(args.shift_scale_rotate, args.grid_distortion))
@@ -100,26 +128,24 @@ def training_plan(args, labels, fold, size, report):
 
 def classifier_recipe(args, labels, size):
     """The Recipe of the classifier: network, the paper's two learning rates, BCE, SWA."""
-    import torch.nn.functional as F
-
     from cam2seg import models
-    from cam2seg.training import cross_validation, optimizers
+    from cam2seg.training import classifiers, cross_validation, optimizers
     with blaming("--weights"):
         models.encoder(args.arch, args.weights)  # so that a wrong file stops here
     mean, std = models.normalisation(args.arch)
-    model_args = {"arch": args.arch, "num_classes": len(labels.classes), "hidden": args.hidden,
-                  "dropout": args.dropout}
+    model_args = classifiers.model_args(args, len(labels.classes))
     meta = {"kind": "classifier", "model_args": model_args, "args": folder.result_flags(args),
             "preprocess": {"size": list(size), "mean": list(mean), "std": list(std),
                            "classes": labels.classes}}
 
     def optimizer(model):
+        rest = [p for name, p in model.named_parameters() if not name.startswith("features.")]
         return optimizers.make(args.optimizer, (model.features.parameters(), args.lr_encoder),
-                               (model.head.parameters(), args.lr_head))
+                               (rest, args.lr_head))
 
     return cross_validation.Recipe(
-        build=lambda: models.Classifier(**model_args, weights=args.weights),
-        optimizer=optimizer, loss=F.binary_cross_entropy_with_logits,  # [P-7]
+        build=lambda: classifiers.build(**model_args, weights=args.weights),
+        optimizer=optimizer, loss=classifiers.loss,  # [P-7], [S-10]
         finish_fold=lambda trained: finish_fold(args, labels, trained),
         done="oof.csv", meta=meta, keep=args.swa)
 
@@ -183,9 +209,9 @@ def training_inputs(args, trained):
 
 def check_resumable(args, labels, recipe, folds):
     """Raise DataError or CheckpointError where a file that --resume needs is damaged."""
-    from cam2seg import models
     from cam2seg.runs import restore
-    restore.check_checkpoints(args.out, folds, recipe.done, models.Classifier, recipe.meta,
+    from cam2seg.training import classifiers
+    restore.check_checkpoints(args.out, folds, recipe.done, classifiers.build, recipe.meta,
                               args.epochs)
     for name in RESULTS:
         finished_probabilities(args, name, labels)
@@ -207,7 +233,8 @@ def write_results(args, labels):
         kept, probs = finished_probabilities(args, name, labels)
         csv_files.write_csv(args.out / f"{name}.csv", ("ImageId", *labels.classes),
                             ((n, *p) for n, p in zip(kept.names, probs.tolist(), strict=True)))
-        table += table1(f"{args.arch}, {title.format(min(args.swa, args.epochs))}", kept.y, probs)
+        model = f"{args.arch} SEAM" if "seam" in args else args.arch
+        table += table1(f"{model}, {title.format(min(args.swa, args.epochs))}", kept.y, probs)
     folder.write_json(args.out / "metrics.json", {"classes": labels.classes, "table1": table})
     print_table("Table 1: ROC-AUC on the out-of-fold union",
                 ["model", "images", *labels.classes, "mean"],
@@ -220,7 +247,8 @@ def ending(args, fold, size, table):
 
     size: (H, W) of the network's input.
     """
-    own = endings.given(args, get_args([]))
+    own = endings.given(args, get_args(["--seam"] if "seam" in args else []))
+    own |= {"seam": True} if "seam" in args else {}
     done = folder.fold_files(args.out, "oof.csv")
     left = sorted(set(fold.tolist()) - set(done))
     auc = next(r["mean"] for r in table[::-1] if r["model"].endswith("all images"))
@@ -231,7 +259,7 @@ def ending(args, fold, size, table):
         return endings.Ending(result, (f"next: {endings.command('train_cls', following)}",))
     masks = {"cls": args.out, "out": endings.unused(args.out.parent / "masks"), "gate": "labels",
              "search": "labels", "review": 20}
-    if max(size) <= 32:  # the last layer would have one cell, of which no mask can be made (DEV-35)
+    if max(size) <= 32 and "seam" not in args:  # one cell makes no mask (DEV-35)
         masks["target_layer"] = "features.5"
     shared = {k: own[k] for k in (*endings.DATA, *endings.MACHINE, "batch_size") if k in own}
     return endings.Ending(result, (f"next: {endings.command('make_masks', shared | masks)}",))

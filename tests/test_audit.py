@@ -25,11 +25,12 @@ from cam2seg import cam, metrics, models
 from cam2seg.data.labels import Labels
 from cam2seg.training import cross_validation, segmentation_work
 from cam2seg.training.held_out_maps import smoothed_maps
+from cam2seg.training.work import BY_GRADIENTS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "AUDIT.md").read_text(encoding="utf-8")
 CODE = sorted([*(ROOT / "cam2seg").rglob("*.py"), *(ROOT / f"{s}.py" for s in SCRIPTS)])
-TAG = re.compile(r"\[([PCHVK]-[0-9]+|[A-Z]{2,6})\]")
+TAG = re.compile(r"\[([PCHVKS]-[0-9]+|[A-Z]{2,6})\]")
 DEV = re.compile(r"DEV-[0-9]+")
 
 
@@ -103,6 +104,8 @@ def test_every_formula_of_the_paper_has_a_row_and_is_cited_in_the_code():
         assert f"[V-{n}]" in first and f"V-{n}" in cited
     for n in range(1, 5):
         assert f"[K-{n}]" in first and f"K-{n}" in cited
+    for n in range(1, 11):
+        assert f"[S-{n}]" in first and f"S-{n}" in cited
     for tag in ("[GC] Eq. 1", "[GC] Eq. 2", "[PP] Eq. 5", "[PP] Eq. 6", "[PP] Eq. 10",
                 "[PP] Eq. 19", "[GB]", "[SWA]", "[TN]"):
         assert tag in first
@@ -267,7 +270,8 @@ def test_table1_counts_all_images_and_those_with_a_defect(monkeypatch):
 
 
 def test_the_script_offers_all_formulas():
-    assert set(make_masks.FROM_MAPS) == {*cam.FORMULAS, "guided-gradcam"}
+    assert set(BY_GRADIENTS) == {*cam.FORMULAS, "guided-gradcam"}
+    assert make_masks.FROM_MAPS == (*BY_GRADIENTS, "seam")
 
 
 def test_the_gate_looks_at_the_plain_image():
@@ -277,7 +281,7 @@ def test_the_gate_looks_at_the_plain_image():
                               torch.nn.Linear(4 * 4 * 4, 2)).double().eval()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    for method, smooth in itertools.product(make_masks.FROM_MAPS, (0, 1)):
+    for method, smooth in itertools.product(BY_GRADIENTS, (0, 1)):
         args = SimpleNamespace(target_layer="1", method=method, aug_smooth=bool(smooth),
                                smooth_image=False)
         maps, logits = smoothed_maps(args, net, x, preprocess)

@@ -149,10 +149,11 @@ def check_flags(args: argparse.Namespace) -> None:
 def check_same_run(path: Path | str, now: dict) -> None:
     """Raise DataError unless the args.json at `path` has the flags and digests of `now`."""
     then = read_run(path, sha256=dict)
-    for key, value in now["args"].items():
-        if key not in FLAGS_FREE_TO_CHANGE and then["args"].get(key) != value:
-            raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says "
-                            f"{then['args'].get(key)}: a resumed run keeps its flags")
+    for key in {**now["args"], **then["args"]}:  # --seam is in neither unless it is given
+        value, old = now["args"].get(key), then["args"].get(key)
+        if key not in FLAGS_FREE_TO_CHANGE and old != value:
+            raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says {old}: a "
+                            "resumed run keeps its flags")
     if then["classes"] != now.get("classes", then["classes"]):
         raise DataError(f"classes {', '.join(now['classes'])}, but {path} says "
                         f"{', '.join(then['classes'])}: a resumed run keeps its classes")

@@ -33,13 +33,15 @@ def pick_device(name: str = "auto") -> torch.device:
 LEAST_VALUES = 3 + 32 // 4
 
 
-def check_memory(batch_size: int, size: Sequence[int], device: torch.device) -> None:
+def check_memory(batch_size: int, size: Sequence[int], device: torch.device,
+                 more: int = 0) -> None:
     """Raise DataError where one batch cannot fit into the memory of a device, whatever the network.
 
-    size: (H, W) of the network's input. The bound is low: a batch that passes may still be too
+    size: (H, W) of the network's input; more: bytes that the network needs for each image beside
+    those of its first layer. The bound is low: a batch that passes may still be too
     large. On a system that does not tell its memory nothing is checked.
     """
-    needed = batch_size * size[0] * size[1] * LEAST_VALUES * 4
+    needed = batch_size * (size[0] * size[1] * LEAST_VALUES * 4 + more)
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import cam, models
+from .. import cam
 from ..data import stored_maps
 from ..data.dataset import ImageSet
 from ..data.errors import DataError
@@ -23,6 +23,7 @@ from ..runs.exits import blaming
 from ..runs.folder import digests, fold_files, plain_flags, read_run
 from ..runs.inputs import image_dir
 from ..runs.progress import Progress
+from . import classifiers as networks
 from .batches import Batches, to_input
 from .devices import check_memory, pick_device
 
@@ -70,15 +71,17 @@ def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classi
     """Classifiers of the run --cls. Raises DataError and CheckpointError where they do not fit."""
     with blaming("--device"):
         device = pick_device(args.device)
-    nets, state = restore.networks(args.cls, f"{args.checkpoint}.pt", models.Classifier,
+    nets, state = restore.networks(args.cls, f"{args.checkpoint}.pt", networks.build,
                                    "classifier")
     pre = state["preprocess"]
     if pre["classes"] != classes:
         said = f"checkpoints of classes {pre['classes']}, but args.json says {classes}"
         raise DataError(f"{args.cls}: {said}")
-    check_memory(args.batch_size, args.size or pre["size"], device)
-    nets = {k: net.to(device, memory_format=torch.channels_last) for k, net in nets.items()}
-    check_layer(map_options(args), next(iter(nets.values())), args.size or pre["size"], device)
+    size = args.size or pre["size"]
+    check_memory(args.batch_size, size, device,
+                 networks.affinities(size, state["model_args"].get("stride")))
+    nets = {k: net.to(device, memory_format=torch.channels_last).eval() for k, net in nets.items()}
+    check_layer(map_options(args), next(iter(nets.values())), size, device)
     return Classifiers(nets, pre, device)
 
 
@@ -90,11 +93,11 @@ def check_layer(options: MapOptions, model: nn.Module, size: Sequence[int],
     every mask empty (DEV-35).
     """
     with blaming("--target-layer"):
-        maps, _ = maps_of_view(options, model, torch.zeros(1, 3, *size, device=device))
+        maps, _ = networks.maps_of_view(options, model, torch.zeros(1, 3, *size, device=device))
     if maps.shape[2:] == (1, 1):
-        layer = options.target_layer or model.target_layer
-        raise DataError(f"--target-layer {layer}: one cell for {size[0]} x {size[1]} pixels, "
-                        "expected a grid; a larger --size or an earlier layer gives one")
+        raise DataError(f"--target-layer {networks.place(options, model)}: one cell for {size[0]} x "
+                        f"{size[1]} pixels, expected a grid; a larger --size or an earlier layer "
+                        "gives one")
 
 
 def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers,
@@ -127,7 +130,7 @@ def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers
             for part, made in processes.all_gather((rows, found)):
                 if store and part:
                     if store.maps is None:
-                        report("note", text=_grid_line(args, members[0], made[0], size))
+                        report("note", text=_grid_line(options, members[0], made[0], size))
                     store.add(part, *made)
             clock.add(processes.all_reduce_or_stop(len(rows)))
     if store:
@@ -149,11 +152,10 @@ def _named(options, members, batch, classifiers, where):
                         "finite; the classifier's weights are damaged or overflow") from error
 
 
-def _grid_line(args, model, maps, size):
+def _grid_line(options, model, maps, size):
     """The line that tells a person how fine the maps (B, C, h, w) are."""
-    layer = args.target_layer or model.target_layer
-    return (f"maps of {layer}: {maps.shape[2]} x {maps.shape[3]} cells for {size[0]} x {size[1]} "
-            "pixels")
+    return (f"maps of {networks.place(options, model)}: {maps.shape[2]} x {maps.shape[3]} cells for "
+            f"{size[0]} x {size[1]} pixels")
 
 
 def pending_batches(pixels: ImageSet, rows: np.ndarray, args: argparse.Namespace,
@@ -212,11 +214,11 @@ def smoothed_maps(options: MapOptions, model: nn.Module, x: Tensor,
     The plain image alone decides at the confidence gate (DEV-15).
     """
     if not options.aug_smooth:
-        return maps_of_view(options, model, x)
+        return networks.maps_of_view(options, model, x)
     logits = []
 
     def maps_of(view):
-        maps, y = maps_of_view(options, model, view)
+        maps, y = networks.maps_of_view(options, model, view)
         logits.append(y)
         return maps
 
@@ -224,14 +226,6 @@ def smoothed_maps(options: MapOptions, model: nn.Module, x: Tensor,
                  for k in ("mean", "std"))
     shift = mean / std if options.smooth_image else 0.0  # DEV-6
     return cam.aug_smooth(maps_of, x, shift), logits[0]
-
-
-def maps_of_view(options: MapOptions, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw maps (B, C, h, w) and logits (B, C) of a batch (B, 3, H, W) as it is."""
-    layer = options.target_layer or model.target_layer
-    if options.method == "guided-gradcam":
-        return cam.guided_grad_cam(model, x, layer)
-    return cam.class_maps(model, x, layer, options.method)
 
 
 def network_files(args: argparse.Namespace) -> list[Path]:

@@ -25,7 +25,7 @@ from ..runs import restore
 from ..runs.checkpoints import load_checkpoint
 from ..runs.exits import blaming
 from ..runs.folder import fold_files
-from . import segmenters
+from . import classifiers, segmenters
 from .batches import to_input
 from .devices import pick_device
 from .held_out_maps import Classifiers, MapOptions, maps_of_batch
@@ -58,6 +58,7 @@ class Predictor:
         self.nets, self.device, self.kind = nets, device, checkpoint["kind"]
         self.preprocess, self.flags = checkpoint["preprocess"], checkpoint.get("args", {})
         self.exclusive = checkpoint["model_args"].get("target") == "multiclass"
+        self.method = "seam" if "scale" in checkpoint["model_args"] else "gradcam++"
         self.classes: list = self.preprocess["classes"]
         self.size: tuple = tuple(self.preprocess["size"])
         self._lock = threading.Lock()
@@ -81,8 +82,8 @@ class Predictor:
             least = 0.3 if self.kind == "classifier" else self.flags.get("threshold", 0.2)
         found = []
         for image in map(_as_pixels, images):
-            heat, probs = self._maps(image, MapOptions(), fold) if self.kind == "classifier" \
-                else self._pixel_probabilities(image, fold)
+            heat, probs = self._pixel_probabilities(image, fold) if self.kind == "unet" \
+                else self._maps(image, MapOptions(self.method), fold)
             drawn = masks.exclusive(heat, min_seg_len) if self.exclusive else np.stack(
                 [masks.binarize(h, least, min_seg_len) for h in heat])
             if self.kind == "classifier":
@@ -90,18 +91,19 @@ class Predictor:
             found.append(Prediction(drawn, probs, self.classes))
         return found
 
-    def maps(self, images: Picture | Sequence[Picture], method: str = "gradcam++",
+    def maps(self, images: Picture | Sequence[Picture], method: str | None = None,
              target_layer: str | None = None, aug_smooth: bool = True,
              fold: int | None = None) -> "np.ndarray | list[np.ndarray]":
         """Activation maps float32 (C, H, W) in [0, 1] of each image, at its own size.
 
-        The parameters mean what the flags of make_masks.py mean. Raises cam2seg.Error, also where
+        The parameters mean what the flags of make_masks.py mean, and so do their defaults: a run of
+        train_cls.py --seam has maps of its own, [S-4]. Raises cam2seg.Error, also where
         the run holds no classifier.
         """
         if self.kind != "classifier":
             raise DataError(f"a run of kind {self.kind} has no activation maps: load one of "
                             "train_cls.py")
-        options = MapOptions(method, target_layer, aug_smooth)
+        options = MapOptions(method or self.method, target_layer, aug_smooth)
         if not isinstance(images, (list, tuple)):
             return self._maps(_as_pixels(images), options, fold)[0]
         return [self._maps(image, options, fold)[0] for image in map(_as_pixels, images)]
@@ -158,7 +160,7 @@ def load(run: str | os.PathLike, device: str = "auto",
     with blaming("device"):
         chosen = pick_device(device)
     kind = load_checkpoint(next(iter(fold_files(run, name).values()))).get("kind")
-    build = models.Classifier if kind == "classifier" else segmenters.build
+    build = classifiers.build if kind == "classifier" else segmenters.build
     nets, state = restore.networks(run, name, build, kind if kind in KINDS.values() else "unet")
     nets = {k: net.to(chosen, memory_format=torch.channels_last).eval() for k, net in nets.items()}
     return Predictor(nets, state, chosen)

@@ -15,8 +15,9 @@ from ..data.errors import DataError
 from ..metrics import class_aucs
 from ..runs import folder, inputs
 
-FROM_MAPS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
-             "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
+BY_GRADIENTS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive",
+                "guided-gradcam")  # the keys of cam.FORMULAS, which would load torch, and one more
+FROM_MAPS = (*BY_GRADIENTS, "seam")
 
 
 class Work(NamedTuple):
@@ -30,6 +31,23 @@ class Work(NamedTuple):
     classes: list  # C class names
     maps: np.ndarray | None = None  # (N, C, h, w), each divided by its maximum
     gate: np.ndarray | None = None  # (N, C); a class is accepted where it reaches the confidence
+
+
+def own_method(args: argparse.Namespace) -> str:
+    """The --method that suits the run --cls: the paper's, or that of train_cls.py --seam."""
+    path = args.cls / "args.json"
+    return "seam" if path.is_file() and "seam" in folder.read_run(path)["args"] else "gradcam++"
+
+
+def with_method(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with a --method. Raises DataError where it does not suit the run --cls."""
+    own = own_method(args) if args.method in (None, "seam", "auto") else ""
+    if args.method == "seam" != own:
+        raise DataError(f"--method seam: {args.cls} is no run of train_cls.py --seam")
+    if args.method == "auto" and own == "seam":
+        raise DataError(f"--method auto is for a classifier's Grad-CAM++, and {args.cls} is a run "
+                        "of train_cls.py --seam: leave out --method, or name another --cls")
+    return argparse.Namespace(**{**vars(args), "method": args.method or own})
 
 
 def load_images(args: argparse.Namespace, report: Callable) -> Work:
