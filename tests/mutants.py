@@ -52,9 +52,9 @@ WARPS, OPTIMIZERS = "cam2seg/data/warps.py", "cam2seg/training/optimizers.py"
 VIDEO, VIDEO_MASKS, BOUNDARIES = (
     "cam2seg/methods/video.py", "cam2seg/training/video_masks.py", "cam2seg/methods/boundaries.py")
 
-COCO, POLYGONS, DRAWN, PNGS, MASK_FOLDERS, EXPORTS = (
+COCO, POLYGONS, DRAWN, PNGS, MASK_FOLDERS, EXPORTS, SAMPLES = (
     f"cam2seg/data/{name}.py" for name in ("coco", "polygons", "drawn", "mask_pngs", "mask_folders",
-                                           "exports"))
+                                           "exports", "samples"))
 SEGNET, SEGMENTERS, LOSSES = (
     "cam2seg/segnet.py", "cam2seg/training/segmenters.py", "cam2seg/losses.py")
 
@@ -305,8 +305,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("kept maps: nearest cells", KEPT, 'mode="bilinear")', 'mode="nearest")'),
     ("kept maps: new images by the maps of the folds", KEPT, "if masks.name == NEW[1]:",
      'if masks.name == "":'),
-    ("submission: rows sorted", "cam2seg/data/samples.py",
-     "for _, image, name in order)",
+    ("submission: rows sorted", SAMPLES, "for _, image, name in order)",
      "for _, image, name in sorted(order, key=lambda row: row[1:]))"),
     ("class sets: lift of counts", METRICS, "n * N / (count[A]", "n / (count[A]"),
     ("class sets: confidence of the other side", METRICS, "n / count[A], n", "n / count[B], n"),
@@ -670,8 +669,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("a flag switched off not told", ENDINGS, 'found[f"no_{name}"] = True', "pass"),
     ("next script looked for elsewhere", ENDINGS,
      "str(own.with_name(name)) if own.stem in SCRIPTS else name", "name"),
-    ("folds not among what is written", ENDINGS, '*exports.recorded(out), *folds]',
-     "*exports.recorded(out)]"),
+    ("folds not among what is written", ENDINGS, "(out), *folds]", "(out)]"),
     ("the network's flags not told", ENDINGS, "if then.get(k, default) != default}",
      "if then.get(k, default) == default}"),
     ("the next run into a folder that holds one", ENDINGS,
