@@ -1,5 +1,6 @@
 """Masks that a person has corrected, and training that goes on with them."""
 
+import json
 import shutil
 
 import numpy as np
@@ -69,6 +70,25 @@ def test_a_wrong_correction_is_named(given, photos, tmp_path, refused, text, sai
         f"{tmp_path / 'a.csv'}{said}"
 
 
+@pytest.mark.parametrize("flag", ["--masks", "--labels", "--ignore"])
+@pytest.mark.parametrize("name, said", [
+    ("x.json", "/x.json: cannot be read as COCO JSON (Expecting value: line 1 column 1 (char 0))"),
+    ("pngs", "/pngs/00.png: masks of 7 x 40 pixels, expected 40 x 40 as of the image 00.jpg"),
+    ("cvat", "/cvat/labelmap.txt: 'x', expected a line as crack:230,159,0::")])
+def test_wrong_files_of_other_tools_are_refused(given, photos, tmp_path, refused, flag, name, said):
+    given(tmp_path / "masks.csv")
+    (tmp_path / "x.json").touch()
+    for folder in ("pngs", "cvat"):
+        (tmp_path / folder).mkdir()
+    for name_of_mask in ("00.png", "01.png"):  # in two folds
+        Image.fromarray(np.eye(7, 40, dtype=np.uint8)).save(tmp_path / "pngs" / name_of_mask)
+    (tmp_path / "cvat/labelmap.txt").write_text("x")
+    paths = {"--masks": tmp_path / "masks.csv", flag: tmp_path / name}
+    assert refused("train_seg", "--images", photos, "--folds", tmp_path / "folds.csv",
+                   *(x for pair in paths.items() for x in pair), "--out", tmp_path / "out") == \
+        f"{tmp_path}{said}"
+
+
 # The whole loop
 
 
@@ -131,7 +151,11 @@ def test_corrected_masks_are_what_is_trained_on(auto, shapes, tmp_path, monkeypa
     flags = ["--images", images, "--folds", auto / "folds.csv", "--ignore", auto / "ignore.csv",
              "--out", tmp_path / "seg", *SMALL, "--epochs", 1, "--fold", 0, "--masks",
              auto / "masks.csv", tmp_path / "corrected"]
-    assert call("train_seg", *flags, "--export", "png") == 0
+    (tmp_path / "new/sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        shutil.copy(images / first, tmp_path / "new" / name)
+    assert call("train_seg", *flags, "--predict", tmp_path / "new", "--export", "png",
+                "overlay") == 0
     rectangle = np.zeros((64, 64), np.uint8)
     rectangle[10:20, 5:9] = 1
     drawn = ["disc", "bar"][:len(files)]  # in a palette the first class alone
@@ -145,6 +169,18 @@ def test_corrected_masks_are_what_is_trained_on(auto, shapes, tmp_path, monkeypa
             ).all() and (target == 255).any()
     assert read_masks(tmp_path / "seg/oof_masks_png", images).rles == \
         read_masks(tmp_path / "seg/oof_masks.csv", images).rles
+    new = [read_masks(tmp_path / "seg" / name, tmp_path / "new")
+           for name in ("new_masks_png", "new_masks.csv")]
+    assert new[0].names == ["a.png", "sub/b.png"]
+    assert new[0].of_classes(made.classes).rles == new[1].rles
+    assert (tmp_path / "seg/new_masks_overlay/sub/b.jpg").is_file()
+    assert call("evaluate", "--images", images, "--labels", tmp_path / "corrected", "--over", "all",
+                "--out", tmp_path / "eval", "--figures", 0, f"before={auto}/masks_coco.json",
+                f"same={tmp_path}/corrected") == 0
+    scores = json.loads((tmp_path / "eval/metrics.json").read_text())
+    assert scores["images"] == len(read_masks(tmp_path / "corrected", images).names)
+    assert scores["masks"]["same"]["scores"]["dice_dataset"][1] == 1
+    assert scores["masks"]["before"]["scores"]["dice_dataset"][1] < 1
     edited.save(files[0])
     said = refused("train_seg", *flags, "--resume")
     assert said.startswith(f"{tmp_path / 'corrected'} changed since {tmp_path / 'seg/args.json'}")

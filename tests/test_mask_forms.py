@@ -70,6 +70,15 @@ def test_runs_of_nothing_and_runs_that_touch_are_joined():
     assert coco.from_counts([0, 0, 5]) == coco.from_counts([5]) == coco.from_counts([]) == ""
 
 
+def test_boxes_and_areas_by_hand(tmp_path):
+    mask = np.zeros((5, 6), bool)
+    mask[1:4, 2:4] = mask[3, 1] = True
+    coco.write(tmp_path / "x.json", ["a", "b"], {"a": (5, 6), "b": (1, 1)}, ["pit"],
+               {("a", 0): masks.rle_encode(mask)})
+    found, = json.loads((tmp_path / "x.json").read_text())["annotations"]
+    assert found["bbox"] == [1, 1, 3, 3] and found["area"] == 7 and found["iscrowd"] == 0
+
+
 # Polygons
 
 
@@ -95,6 +104,11 @@ def test_polygons_that_share_an_edge_share_no_pixel():
     left = polygon_mask(np.array([[0, 0], [3, 0], [5, 6], [0, 6]], float), (6, 8))
     right = polygon_mask(np.array([[3, 0], [8, 0], [8, 6], [5, 6]], float), (6, 8))
     assert not (left & right).any() and (left | right).all()
+
+
+def test_edges_through_pixel_centres_have_their_upper_and_left_ends():
+    mask = polygon_mask(np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 1.5], [0.5, 1.5]]), (3, 4))
+    assert np.argwhere(mask).tolist() == [[0, 0], [0, 1]]
 
 
 def test_a_rectangle_of_whole_pixels():
@@ -128,7 +142,7 @@ def test_no_two_images_share_a_png(names):
 def test_the_folder_of_a_class_stays_where_it_is_and_says_its_name(name):
     folder = folder_of(name)
     assert class_of(folder) == name
-    assert "/" not in folder and "\\" not in folder and folder not in (".", "..")
+    assert "/" not in folder and "\\" not in folder and not folder.startswith(".")
 
 
 def test_colours_are_those_of_the_pictures_and_all_different():
