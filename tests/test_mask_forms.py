@@ -331,6 +331,11 @@ def test_black_and_white_is_one_class(photo, tmp_path, white):
     assert found.classes == ["pit"] and found.rles == {("a.jpg", 0): ONE}
 
 
+def test_an_image_without_a_png_is_not_labelled(photo, tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "photos/b.jpg")
+    assert read_masks(photo(Image.fromarray(V)), tmp_path / "photos").names == ["a.jpg"]
+
+
 def test_values_without_names_are_ids(photo, tmp_path):
     found = read_masks(photo(Image.fromarray(V)), tmp_path / "photos")
     assert found.classes == ["1", "2"] and found.rles == {("a.jpg", 0): ONE, ("a.jpg", 1): TWO}
