@@ -696,6 +696,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("the darkest image of 16 bits decides", IMAGES, "if max(peaks.values(), default=255) < 64",
      "if min(peaks.values(), default=255) < 64"),
     ("images of 8 bits count as dark", IMAGES, "        if deep:", "        if True:"),
+    ("coloured images have 8 bits", IMAGES, 'any(re.search(";16[BLN]", str(t))', 'any(False'),
+    ("pixels of 16 bits for values of 16 bits", IMAGES, ";16[BLN]", ";16"),
     ("the scan says nothing of how far it is", IMAGES, "            after_each()",
      "            pass"),
     ("every process looks at the images", INPUTS, "found = processes.run_on_first(",

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -229,6 +231,49 @@ def test_16_bit_images_with_fewer_bits_are_said_loudly(tmp_path, peak, others, s
     else:
         assert len(warned) == 1 and said.format(tmp_path) in warned[0] and warned[0] in lines
         assert warned[0].startswith("WARNING: ")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_coloured_16_bit_images_with_fewer_bits_are_said_too(tmp_path, suffix):
+    """Pillow reads them with 8 bits a value, and writes none."""
+    pixels = np.full((4, 4, 3), 4095, np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(png_of(pixels) if suffix == "png" else tiff_of(pixels))
+    assert images.open_image(path).max() == 15
+    warned = []
+    images.scan(tmp_path, [path.name], warn=warned.append)
+    assert len(warned) == 1 and "use 12 of them" in warned[0]
+    # A BMP whose pixels, and not their values, have 16 bits.
+    (tmp_path / "b.bmp").write_bytes(
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 58, 0, 54, 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+        + bytes(4))
+    images.scan(tmp_path, ["b.bmp"], warn=warned.append)
+    assert len(warned) == 1
+
+
+def png_of(pixels):
+    """A PNG of uint16 (H, W, 3)."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(
+            ">I", zlib.crc32(kind + data))
+
+    H, W, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + b"".join((
+        chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0)),
+        chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")))
+
+
+def tiff_of(pixels):
+    """A TIFF of uint16 (H, W, 3)."""
+    H, W, _ = pixels.shape
+    data, behind = pixels.astype("<u2").tobytes(), 8 + 2 + 9 * 12 + 4
+    tags = ((256, W), (257, H), (258, behind), (259, 1), (262, 2), (273, behind + 6), (277, 3),
+            (278, H), (279, len(data)))
+    entries = b"".join(struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, v)
+                       for tag, v in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack(
+        "<HHH", 16, 16, 16) + data
 
 
 def test_dark_8_bit_images_are_no_matter(tmp_path):

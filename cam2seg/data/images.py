@@ -6,6 +6,7 @@ CMYK, of any size.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | 
     def look(name):
         try:
             with _opened(folder / name) as (file, image):
-                deep = image.mode.startswith("I")
+                deep = _has_16_bits(image)
                 pixels = np.asarray(as_rgb(image, folder / name))
                 digest = _sha256(file)
         except DataError as error:
@@ -127,6 +128,14 @@ def scan(folder: Path | str, names: Sequence[str], rows_of: Mapping[str, str] | 
              f"they are read as 0 to {max(peaks.values())} of 255 and are nearly black: multiply "
              f"their values by {2 ** (16 - bits)}, or save them with 8 bits")
     return seen
+
+
+def _has_16_bits(image):
+    """Whether the values of a Pillow image that is not decoded yet have 16 bits.
+
+    A coloured one has a mode of 8 bits, as Pillow keeps the high byte; its tiles tell.
+    """
+    return image.mode.startswith("I") or any(re.search(";16[BLN]", str(t)) for t in image.tile)
 
 
 def _sha256(file):
