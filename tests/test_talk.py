@@ -192,6 +192,9 @@ def test_masks_of_networks_of_some_classes_lead_to_a_training_of_these(tmp_path)
     own = endings.given(args, make_masks.get_args([]))
     found = make_masks.training_flags(args, None, own)
     assert (found["classes"], found["out"]) == (["3"], tmp_path / "seg2")
+    args = make_masks.get_args(["--data", "d", "--method", "contrast", "--classes", "2", "1"])
+    own = endings.given(args, make_masks.get_args([]))
+    assert make_masks.training_flags(args, None, own)["classes"] == ["2", "1"]
 
 
 @pytest.mark.parametrize("made, folds, trains", [

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import Error
 from ..data.files import regular, whole_file
 from . import processes
+from .memory import ran_out
 
 FORMAT = 1
 
@@ -56,6 +57,8 @@ def load_checkpoint(path: Path | str, kind: str | None = None) -> dict:
     try:
         state = torch.load(regular(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        if ran_out(error):
+            raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -81,6 +84,8 @@ def load_training_state(path: Path | str, kind: str, model: torch.nn.Module,
         _check_state(optimizer, scheduler, *fresh)
         return last["best"], last["epochs_done"], last.get("partial_epoch")
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if ran_out(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
 

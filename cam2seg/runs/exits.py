@@ -1,7 +1,6 @@
 """How a script ends: its exit status, and the one line that says why."""
 
 import os
-import re
 import signal
 import sys
 import warnings
@@ -11,10 +10,6 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from .. import Error
 from ..data.errors import DataError
 from . import locks, memory, processes, signals, streams
-
-
-# What torch says where memory ran out: on CUDA, on a CPU, and between processes.
-NO_MEMORY = "DataLoader worker|out of memory|shared memory|(can't|cannot|Cannot) allocate memory"
 
 
 def one_line(error: BaseException | str, longest: int = 1000) -> str:
@@ -87,7 +82,7 @@ def _broken(error):
         print(f"error: {text}; the same command with --resume goes on from the last epoch",
               file=sys.stderr)
         return 1
-    if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, text):
+    if not memory.ran_out(error):
         raise error
     print(f"error: {text}; fewer --workers or a smaller --batch-size may help, --resume goes on "
           "from the last epoch", file=sys.stderr)

@@ -1,6 +1,16 @@
-"""One setting of the C library that makes training on a CPU faster."""
+"""Memory: how to know that it ran out, and one setting of the C library that saves time."""
 
 import ctypes
+import re
+
+# What torch says where memory ran out: on CUDA, on a CPU, and between processes.
+NO_MEMORY = "DataLoader worker|out of memory|shared memory|(can't|cannot|Cannot) allocate memory"
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, and not that a file is wrong."""
+    return isinstance(error, MemoryError) or \
+        isinstance(error, RuntimeError) and bool(re.search(NO_MEMORY, str(error)))
 
 
 def keep_freed_memory() -> None:

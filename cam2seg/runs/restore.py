@@ -8,7 +8,7 @@ import torch
 from ..data.classes import checked_list
 from ..data.errors import DataError
 from ..data.files import regular
-from . import schema
+from . import memory, schema
 from .checkpoints import CheckpointError, load_checkpoint
 from .folder import fold_files
 
@@ -21,7 +21,9 @@ def network(build: Callable, path: Path | str, kind: str,
     model_args and preprocess must be the same. Raises CheckpointError.
     """
     state = load_checkpoint(path, kind)
-    wrong = schema.fault(state, schema.NETWORK)
+    wrong = schema.fault(state, schema.NETWORK) or schema.fault(
+        [n for n in state["model_args"].values() if isinstance(n, int)], schema.WIDTHS,
+        "model_args with")
     if wrong:
         raise CheckpointError(f"{path}: {wrong}")
     for key in ("model_args", "preprocess"):
@@ -32,12 +34,17 @@ def network(build: Callable, path: Path | str, kind: str,
         model = build(**{**state["model_args"], "weights": "none"})  # so that nothing is downloaded
         model.load_state_dict(state["model"])
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        if memory.ran_out(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: weights that do not fit model_args {state['model_args']} "
                               f"({reason})") from error
-    wrong = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if wrong:
-        raise CheckpointError(f"{path}: {wrong[0]} is not finite, expected numbers")
+    for name, value in model.state_dict().items():
+        if state["model"][name].is_floating_point() != value.is_floating_point():
+            raise CheckpointError(f"{path}: {name} with {state['model'][name].dtype}, expected "
+                                  f"{value.dtype}")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: {name} is not finite, expected numbers")
     return model, state
 
 

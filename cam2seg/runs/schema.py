@@ -36,6 +36,7 @@ SIDE = Whole(1, 2**16)  # pixels
 PREPROCESS = {"size": Several(SIDE, 2, 2), "mean": Several(Number(), 3, 3),
               "std": Several(Number(1e-9), 3, 3), "classes": Several(str, 1)}
 NETWORK = {"model_args": {"num_classes": Whole(1)}, "preprocess": PREPROCESS, "model": dict}
+WIDTHS = Several(Whole(0, 2**16))  # the whole numbers among model_args
 PART_OF_EPOCH = {"sizes": Several(Whole(1, 10**6)), "losses": torch.Tensor, "rng": torch.Tensor}
 TRAINING = {"optimizer": {"state": dict, "param_groups": Several({"lr": Number(0)})},
             "scheduler": dict, "epochs_done": Whole(),
