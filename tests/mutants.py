@@ -103,6 +103,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "place(y, line.points[:, 1], TOP, BOTTOM)"),
     ("report: one tick too many", CHARTS, "math.ceil(axis.low / s - 1e-9) < most",
      "math.ceil(axis.low / s - 1e-9) <= most"),
+    ("report: half a mask on the axis of counts", CHARTS, "max(1.0, step) if axis.whole else step",
+     "step"),
     ("report: a turn back is thinned away", CHARTS, "turns | back", "turns"),
     ("report: bars of equal width", CHARTS, 'width=f"{b - a:.1f}"', 'width=f"{at[1] - at[0]:.1f}"'),
     ("report: no dark edge below a light line", CHARTS, "[] if line.colour in (INK, MUTED) else",

@@ -22,6 +22,14 @@ def test_ticks_are_round_numbers(low, high, expected):
     assert charts.ticks(Axis("", low, high)) == pytest.approx(expected)
 
 
+def test_ticks_of_a_count_are_whole_numbers():
+    assert charts.ticks(Axis("", 0, 2.1, whole=True)) == [0, 1, 2]
+    assert charts.ticks(Axis("", 1, 2, whole=True)) == [1, 2]
+    assert charts.ticks(Axis("", 0, 21, whole=True)) == charts.ticks(Axis("", 0, 21))
+    bars = charts.histogram("t", UNIT, "masks", np.array([0.0, 1]), [np.array([1])], "#123456")
+    assert re.findall('text-anchor="end">([^<]*)<', bars) == ["0", "1"]
+
+
 def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
     assert charts.ticks(Axis("", 0.01, 100, log=True)) == pytest.approx([0.01, 0.1, 1, 10, 100])
 

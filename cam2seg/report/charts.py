@@ -25,6 +25,7 @@ class Axis(NamedTuple):
     low: float
     high: float
     log: bool = False
+    whole: bool = False  # whether it counts things, so that its ticks are whole numbers
 
 
 class Line(NamedTuple):
@@ -57,6 +58,7 @@ def ticks(axis: Axis, most: int = 6) -> list[float]:
     first = math.floor(math.log10(span / most))
     step = next(s for k in (first, first + 1) for s in (10.0 ** k, 2 * 10.0 ** k, 5 * 10.0 ** k)
                 if math.floor(axis.high / s + 1e-9) - math.ceil(axis.low / s - 1e-9) < most)
+    step = max(1.0, step) if axis.whole else step
     return [n * step for n in range(math.ceil(axis.low / step - 1e-9),
                                     math.floor(axis.high / step + 1e-9) + 1)]
 
@@ -101,7 +103,7 @@ def histogram(title: str, x: Axis, label: str, edges: np.ndarray, counts: Sequen
 
     edges: float (n + 1,); counts: int (n,) each; label: that of the axis of counts.
     """
-    y = Axis(label, 0, max(1, *(int(n.max()) for n in counts)) * 1.05)
+    y = Axis(label, 0, max(1, *(int(n.max()) for n in counts)) * 1.05, whole=True)
     at = place(x, edges, LEFT, RIGHT)
     drawn = [tag("rect", x=f"{a:.1f}", y=f"{top:.1f}", width=f"{b - a:.1f}",
                  height=f"{BOTTOM - top:.1f}", fill=colour, stroke=INK, stroke_width="0.8")

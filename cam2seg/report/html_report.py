@@ -58,17 +58,18 @@ def write(out: Path, content: Content, paths: Mapping[str, Path], over: Callable
 def _opening(own, content):
     """What was run, on what, and what came of it: three lines."""
     images = own.flag("images") or own.flag("data") or own.flag("labels")
-    classes = ", ".join(map(str, content.classes))
+    few = len(content.classes) <= panels.MOST_CLASSES
+    classes = f"classes {', '.join(content.classes)}" if few else f"{len(content.classes)} classes"
     if own.script == "evaluate":
         did = "processed these masks" if content.truth is None else \
             "compared these masks with the truth"
         what = f"evaluate.py {did}: {', '.join(content.sets)}."
         left = own.metrics.get("left_out")
         on = f"On {len(content.names)} images of {images}" + (
-            f", {left} labelled ones left out" if left else "") + f"; classes {classes}."
+            f", {left} labelled ones left out" if left else "") + f"; {classes}."
     else:
         what = f"make_masks.py made masks by {tables_of_runs.described(own)}."
-        on = f"On {len(content.names)} images of {images}; classes {classes}."
+        on = f"On {len(content.names)} images of {images}; {classes}."
     return [what, on, _came(own, content)]
 
 

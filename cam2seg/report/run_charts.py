@@ -38,7 +38,7 @@ def learning(run: Run) -> Html:
         lines += [Line(f"training, fold {k}", rows[:, :2], MUTED, "4 3", 1.4),
                   Line(f"held out, fold {k}", rows[:, ::2], INK, None, 1.6)]
     margin = 0.05 * float(np.ptp(values)) or 0.5
-    x = Axis("epoch", 1, max(2, every[:, 0].max()))
+    x = Axis("epoch", 1, max(2, every[:, 0].max()), whole=True)
     y = Axis(f"loss ({run.flag('loss', 'bce')})", max(0.0, float(values.min()) - margin),
              float(values.max()) + margin)
     return charts.line_chart(f"{run.folder}: loss of {len(folds)} "

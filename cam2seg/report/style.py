@@ -32,7 +32,7 @@ th,td{{padding:.3rem .6rem;border-bottom:1px solid {HEAD};text-align:left;vertic
 thead th{{background:{HEAD};vertical-align:bottom;white-space:nowrap}}
 tbody th{{font-weight:600}}
 .scroll th,.scroll td{{overflow-wrap:break-word}}
-.scroll th:first-child{{position:sticky;left:0;min-width:8.5rem;max-width:18rem}}
+.scroll th:first-child{{position:sticky;left:0;min-width:min(13rem,36vw);max-width:18rem}}
 .scroll tbody th{{background:{PAPER}}}
 .scroll td.text{{min-width:9rem;overflow-wrap:anywhere}}
 td.number,th.number{{text-align:right;white-space:nowrap}}
