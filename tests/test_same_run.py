@@ -328,3 +328,14 @@ def test_no_link_in_the_folder_of_a_run_leads_a_file_out_of_it(photos, refused, 
     (out / "args.json.tmp").symlink_to(outside)
     assert call(*flags) == 0
     assert not outside.exists() and (out / "args.json").is_file()
+
+
+def test_a_folder_of_masks_has_a_digest_of_its_names_and_contents(tmp_path):
+    (tmp_path / "m/sub").mkdir(parents=True)
+    (tmp_path / "m/sub/a.png").write_bytes(b"1")
+    seen = [folder.digests([tmp_path / "m"])]
+    (tmp_path / "m/sub/a.png").write_bytes(b"2")
+    seen.append(folder.digests([tmp_path / "m"]))
+    (tmp_path / "m/sub/a.png").rename(tmp_path / "m/sub/b.png")
+    seen.append(folder.digests([tmp_path / "m"]))
+    assert len({str(found) for found in seen}) == 3
