@@ -1,5 +1,5 @@
-"""Probabilities that train_seg.py --keep-maps leaves, and the threshold and the least component that
-true masks choose together from them."""
+"""Probabilities that train_seg.py --keep-maps leaves, and the threshold and the least component
+that true masks choose together from them."""
 
 import json
 import math
@@ -255,7 +255,8 @@ def test_kept_maps_are_the_probabilities_of_the_run(shapes, tmp_path):
     for n in names[:3]:
         Image.open(shapes / "train_images" / n).resize((90, 70)).save(new / n)
     flags = ("--data", shapes, *SMALL, "--epochs", 2, "--masks", shapes / "train.csv", "--folds",
-             tmp_path / "folds.csv", "--gate", tmp_path / "gate.csv", "--keep-maps", "--predict", new)
+             tmp_path / "folds.csv", "--gate", tmp_path / "gate.csv", "--keep-maps", "--predict",
+             new)
     out, part = tmp_path / "whole", tmp_path / "part"
     assert call("train_seg", *flags, "--out", out) == 0
     with interrupted(stored_maps.MapStore, "add", 9):

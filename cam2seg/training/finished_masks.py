@@ -46,8 +46,8 @@ def size_grid(sizes: Mapping[str, tuple[int, int]]) -> list[int]:
 
 def search(work: Any, drawn: Drawn, tried: Sequence[tuple[Sequence, Sequence]], hull: bool,
            report: Callable) -> tuple[dict[int, list[Pair]], list[Pair]]:
-    """The threshold and the least size of a component that true masks choose together for each class
-    [K-4].
+    """The threshold and the least size of a component that true masks choose together for each
+    class  [K-4].
 
     tried: for each class the thresholds and the least sizes, of which every pair is tried. Returns
     {fold: C pairs, chosen on the images of the other folds}, and the C pairs that are chosen on all

@@ -1,8 +1,8 @@
 """The probabilities of pixels that train_seg.py --keep-maps leaves.
 
 A fold's folder holds the maps of its held-out images, and new/ those of --predict, as
-data/stored_maps.py has them. Here a map is not divided by its maximum: it holds the probabilities at
-the size of the network's input (DEV-73).
+data/stored_maps.py has them. Here a map is not divided by its maximum: it holds the probabilities
+at the size of the network's input (DEV-73).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What evaluate.py does to masks before it scores them: another size, thresholds, components, hulls.
+"""What evaluate.py does to masks before the scores: another size, thresholds, components, hulls.
 
 `args` are its flags, and `work` is its Work. Nothing here loads torch.
 """
@@ -38,8 +38,8 @@ def check(args: argparse.Namespace, work: Any) -> tuple | None:
     for flag in ("threshold", "least_component"):
         given, said = getattr(args, flag), f"--{flag.replace('_', '-')}"
         if given == "search" and len(set(work.fold.tolist())) < 2:
-            raise DataError(f"{said} search: expected labels, and --folds with two folds or more of "
-                            "the images")
+            raise DataError(f"{said} search: expected labels, and --folds with two folds or more "
+                            "of the images")
         if isinstance(given, list) and len(given) not in (1, C):
             raise DataError(f"{said}: {len(given)} numbers, expected one or {C}, for "
                             f"{', '.join(work.truth.classes)}")
