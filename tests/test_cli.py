@@ -262,8 +262,7 @@ def test_every_flag_is_read(script):
     text = (ROOT / f"{script}.py").read_text()
     shared = (path.read_text() for path in [
         ROOT / "cam2seg/runs/inputs.py", ROOT / "cam2seg/runs/folder.py",
-        *((ROOT / "cam2seg/training").glob("*.py")
-          if script in ("make_masks", "evaluate") else [])])
+        *(ROOT / "cam2seg/training").glob("*.py")])
     read = {n.attr for source in (text, *shared)
             for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)
             and isinstance(n.value, ast.Name) and n.value.id in ("args", "options")}

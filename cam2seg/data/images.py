@@ -135,7 +135,7 @@ def _has_16_bits(image):
 
     A coloured one has a mode of 8 bits, as Pillow keeps the high byte; its tiles tell.
     """
-    return image.mode.startswith("I") or any(re.search(";16[BLN]", str(t)) for t in image.tile)
+    return image.mode.startswith("I") or any(re.search(";16(B|L|N)", str(t)) for t in image.tile)
 
 
 def _sha256(file):
