@@ -689,7 +689,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      'endings.unused(args.out.parent / "masks")', 'args.out.parent / "masks"'),
     ("the next scores into a folder that holds a run", "train_seg.py",
      'endings.unused(args.out.parent / "eval")', 'args.out.parent / "eval"'),
-    ("the next masks of a layer of one cell", "train_cls.py", "if max(size) <= 32:", "if False:"),
+    ("the next masks of a layer of one cell", "train_cls.py", "if max(size) <= 32 and", "if False and"),
     ("a training on empty masks follows", "make_masks.py", 'if any(result["made"]) and len(',
      "if len("),
     ("a training on one fold follows", "make_masks.py", "if n in known}) > 1:",
