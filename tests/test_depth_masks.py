@@ -387,7 +387,7 @@ def test_the_benchmark_trains_both_networks_alike_and_scores_the_test_rooms(tmp_
     benchmark.main()
     hn, first, plain, ours = calls
     assert hn["depth"] == out / "unlabelled/depth" and hn["camera"][0] == 0.8 * 32
-    assert first["masks"] == hn["out"] / "masks.csv" and first["init"] is None
+    assert first["masks"] == [hn["out"] / "masks.csv"] and first["init"] is None
     assert {k for k in plain if plain[k] != ours[k]} == {"out", "weights", "init"}
     assert plain["seed"] == 4 and plain["weights"] == "none" and ours["init"] == first["out"]
     assert sorted(read_folds(plain["folds"]).values()) == [0, 1, 1] and plain["fold"] == 0
