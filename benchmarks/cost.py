@@ -108,7 +108,7 @@ def main(args):
     found = hours(rates, PLANS[args.plan], args.images, args.folds, args.epochs, args.devices)
     print("| stage | hours |\n| --- | --- |")
     for stage, h in [*found.items(), ("in all", sum(found.values()))]:
-        print(f"| {stage} | {h:.3g} |")
+        print(f"| {stage} | {h:,.0f} |" if h >= 100 else f"| {stage} | {h:.3g} |")
 
 
 if __name__ == "__main__":
