@@ -185,6 +185,18 @@ def test_a_subset_with_ids_from_2_to_4(photos, tmp_path, until_training):
     assert found["classes"] == found["args"]["classes"] == ["4"] and "6 of them clean" in said
 
 
+def test_a_class_folder_without_images_is_said(photos, until_training):
+    """An empty folder, one with another file, but not `clean`, and none that other programs keep."""
+    for i, name in enumerate(NAMES):
+        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
+        (photos / name).rename(photos / "ab"[i % 2] / name)
+    for name in ("c", "d", "Clean", ".hidden", "__MACOSX"):
+        (photos / name).mkdir()
+    (photos / "d/notes.txt").touch()
+    found, said = until_training("train_cls", "--images", photos, "--labels", photos)
+    assert found["classes"] == ["a", "b"] and "; no image has class c, d\n" in said
+
+
 def test_a_class_without_images_is_left_out_and_said(photos, tmp_path, until_training):
     path = wide(tmp_path / "labels.csv", "a", "b", y=[[i % 2, 0] for i in range(12)])
     found, said = until_training("train_cls", "--images", photos, "--labels", path)

@@ -321,6 +321,9 @@ def test_no_link_in_the_folder_of_a_run_leads_a_file_out_of_it(photos, refused, 
              "contrast", "--cls", tmp_path / "none", "--out", out)
     assert refused(*flags) == f"{out}/.lock is a link, expected a file"
     (out / ".lock").unlink()
+    os.mkfifo(out / ".lock")
+    assert refused(*flags) == f"{out}/.lock is a pipe or a device, expected a file"
+    (out / ".lock").unlink()
     (out / "fold0").symlink_to(outside)
     assert refused(*flags) == (
         f"{out}/fold0 is a link, expected a folder: all is written inside --out")

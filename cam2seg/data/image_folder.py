@@ -40,3 +40,12 @@ def list_images(folder: Path | str) -> list[str]:
             raise DataError(f"{folder}: '{name}' cannot stand in a CSV file, expected names in "
                             "UTF-8 without control characters and without blanks at their ends")
     return sorted(names)
+
+
+def empty_folders(folder: Path | str) -> list[str]:
+    """Sorted names of the subfolders of a folder in which no image lies, whose names do not begin
+    with a dot."""
+    names = {name.split("/")[0] for name in list_images(folder)}
+    return sorted(p.name for p in Path(folder).iterdir()
+                  if p.is_dir() and p.name not in names and not p.name.startswith(".")
+                  and p.name != "__MACOSX")

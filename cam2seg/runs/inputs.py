@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data import classes as classes_of_data
 from ..data import folds as folds_of_data
-from ..data import copies, images, labels
+from ..data import copies, image_folder, images, labels
 from ..data.errors import DataError
 from . import processes
 from .progress import Progress, silent
@@ -86,6 +86,9 @@ def labels_line(path: Path | str, folder: Path | str, found: labels.Labels,
     count = dict(zip(found.classes, found.y.sum(axis=0, dtype=int).tolist(), strict=True))
     absent = [k for k, n in count.items() if not n]
     absent += [] if chosen else classes_of_data.gaps(found.classes)
+    if found.rles is None and Path(path).is_dir():
+        absent += [k for k in image_folder.empty_folders(path)
+                   if k not in count and k.lower() != labels.CLEAN]
     line = (f"{len(found.names)} of {found.in_folder} images in {folder} are labelled in {path}, "
             f"{int((~found.y.any(axis=1)).sum())} of them clean; images by class: "
             + ", ".join(f"{k}: {n}" for k, n in count.items() if n))

@@ -1,6 +1,7 @@
 """A lock on the folder of a run, so that two processes never write into one."""
 
 import os
+import stat
 from pathlib import Path
 
 try:
@@ -16,7 +17,7 @@ _held = []  # open files of the folders that this process has locked
 def lock(folder: Path) -> None:
     """Keep other processes out of a folder until unlock_all() or the end of this process.
 
-    Raises DataError where another process is at work in it, or where its .lock is a link, which
+    Raises DataError where another process is at work in it, and where its .lock is no file: a link
     could lead out of the folder.
     """
     if fcntl is None:
@@ -27,6 +28,9 @@ def lock(folder: Path) -> None:
         if (folder / ".lock").is_symlink():
             raise DataError(f"{folder}/.lock is a link, expected a file") from error
         raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise DataError(f"{folder}/.lock is a pipe or a device, expected a file")
     file = os.fdopen(number, "r+")
     try:
         # Worker processes would inherit a lock of flock, but they do not inherit this one.
