@@ -134,7 +134,11 @@ def _contrast_folds(args, found, thumbnails, report):
     """
     path = args.cls / "folds.csv"
     if path.is_file():
-        return folds.folds_of(path, found.names)
+        try:
+            return folds.folds_of(path, found.names)
+        except DataError as error:
+            raise DataError(f"{error}; --cls names another run, or a new folder where these images "
+                            "have no classifier") from error
     groups = inputs.find_groups(args, found.names, thumbnails, report)
     return folds.make_folds(found.y, 5, groups=groups)
 
