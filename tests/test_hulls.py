@@ -128,6 +128,6 @@ def test_a_component_counts_its_own_pixels_and_not_those_of_its_hull():
 
 def test_a_small_component_under_a_large_hull_does_not_cut_a_hole_in_it():
     mask = np.zeros((9, 9), bool)
-    mask[0], mask[8], mask[:, 0], mask[:, 8], mask[4, 4] = True, True, True, True, True
+    mask[0], mask[8], mask[:, 0], mask[:, 8], mask[4, 3:6] = True, True, True, True, True
     assert hulls.clean(mask, 10, True).all()
-    assert hulls.sizes(mask)[4, 4] == 1 and hulls.sizes(mask, True)[4, 4] == 32
+    assert hulls.sizes(mask)[4, 4] == 3 and hulls.sizes(mask, True)[4, 4] == 32

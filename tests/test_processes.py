@@ -79,7 +79,7 @@ def test_held_out_predictions_of_two_processes_are_those_of_one(runs, shapes, tm
                                                                 made):
     """Networks are trained; their predictions, and SWA's pass over the images, are made anew."""
     flags = json.loads((runs / run / "args.json").read_text())["args"]
-    more = [] if run == "cls" else ["--masks", flags["masks"], "--folds", flags["folds"], "--loss",
+    more = [] if run == "cls" else ["--masks", *flags["masks"], "--folds", flags["folds"], "--loss",
                                     flags["loss"], "--lr-decoder", flags["lr_decoder"]]
     more += ["--folds", 2] if run == "cls" else []
     for count in (1, 2):
