@@ -262,7 +262,13 @@ def ending(args, fold, size, table):
     if max(size) <= 32 and "seam" not in args:  # one cell makes no mask (DEV-35)
         masks["target_layer"] = "features.5"
     shared = {k: own[k] for k in (*endings.DATA, *endings.MACHINE, "batch_size") if k in own}
-    return endings.Ending(result, (f"next: {endings.command('make_masks', shared | masks)}",))
+    then = [f"next: {endings.command('make_masks', shared | masks)}"]
+    if "seam" not in args and "target_layer" not in masks:
+        auto = {"cls": args.out, "out": endings.unused(args.out.parent / "auto"), "method": "auto",
+                "review": 20}
+        then.append("or, as the labels choose for each class: "
+                    + endings.command("make_masks", shared | auto))
+    return endings.Ending(result, tuple(then))
 
 
 def table1(model, y, probs):

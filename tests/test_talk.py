@@ -6,10 +6,12 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS, SMALL, call, write_images
 
+import train_cls
 from cam2seg.data import copies
 from cam2seg.runs import endings, inputs, processes, progress
 from cam2seg.runs.exits import run
@@ -221,6 +223,21 @@ def following(said):
     """The commands (script, flags) that the last lines of a script name."""
     found = re.findall(r"^(?:next|or)[^:\n]*: (python .*)$", said, re.M)
     return [(Path(words[1]).stem, words[2:]) for words in map(shlex.split, found)]
+
+
+def test_the_second_way_to_masks_that_train_cls_names_runs(runs, shapes, tmp_path):
+    """The choice by labels, where the last layer has more than one cell."""
+    args = train_cls.get_args(["--data", str(shapes), "--out", str(runs / "cls"), "--workers", "0",
+                               "--device", "cpu"])
+    table = [{"mean": 0.9, "model": "b0, all images", "images": 8}]
+    for size, count in (((64, 64), 2), ((32, 32), 1)):
+        then = "\n".join(train_cls.ending(args, np.array([0, 1]), size, table).then)
+        assert len(following(then)) == count
+    then = "\n".join(train_cls.ending(args, np.array([0, 1]), (64, 64), table).then)
+    script, flags = following(then)[1]
+    assert script == "make_masks" and "auto" in flags
+    assert call(script, *flags, "--out", tmp_path / "auto", "--no-aug-smooth") == 0
+    assert (tmp_path / "auto/masks.csv").is_file()
 
 
 def test_each_script_names_a_next_command_that_runs(tmp_path, capsys, monkeypatch):
