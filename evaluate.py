@@ -28,6 +28,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ from cam2seg.report import html_report, pictures, run_maps, score_tables
 from cam2seg.report.panels import Content
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
-from cam2seg.runs.progress import Console, Progress
+from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training import kept_maps, mask_processing
 
 EMPTY, WHOLE = "nothing predicted", "whole image"
@@ -337,8 +338,7 @@ def write_report(args, work, maps, report):
             work.truth.names, work.truth.classes, work.sizes, inputs.image_dir(args),
             work.truth.rles if labelled else None, {t: m.rles for t, m in work.given.items()},
             maps, (work.labelled, work.y) if labelled else None), work.paths,
-            lambda items, what: Progress(len(items), what, report).over(items),
-            folder.digests)
+            partial(over, report=report), folder.digests)
 
 
 def pictures_of(args, work, maps, name, c):

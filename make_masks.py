@@ -348,8 +348,7 @@ def write_report(args, work, masks, report):
         work.names, work.classes, work.sizes, inputs.image_dir(args), known and known.rles,
         {title: masks[0]}, maps, known and (known.names, known.y), masks[1]),
         {title: args.out / f"{title}.csv"},
-        lambda items, what: Progress(len(items), what, report).over(items),
-        folder.digests)
+        partial(over, report=report), folder.digests)
 
 
 def export(args, work, report):

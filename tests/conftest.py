@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,6 +117,19 @@ def interrupted(module, name, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, stop)
         yield
+
+
+def raise_in(monkeypatch, owner, name, number):
+    """SIGTERM to this process in the number-th call of owner.name."""
+    real, left = getattr(owner, name), [number]
+
+    def called(*args, **kwargs):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, called)
 
 
 def contents(folder):

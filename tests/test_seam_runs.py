@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, call, contents, results
+from conftest import SMALL, call, contents, interrupted, raise_in, results
 from PIL import Image
 
 import cam2seg
@@ -119,17 +117,6 @@ def test_other_ways_to_maps_of_the_same_run(seam_run, some, tmp_path):
 
 
 def test_a_stopped_run_ends_with_the_same_bytes(seam_run, some, tmp_path, monkeypatch, capsys):
-    def raise_in(patch, owner, name, number):
-        real, left = getattr(owner, name), [number]
-
-        def called(*args, **kwargs):
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return real(*args, **kwargs)
-
-        patch.setattr(owner, name, called)
-
     flags = (*some, *LITE, "--seam", "--out", tmp_path, "--resume")
     for owner, name, number in [(torch.optim.Adam, "step", 1), (fit_module, "mean_loss", 1),
                                 (averaging, "update_bn", 1), (torch.optim.Adam, "step", 1)]:
@@ -140,19 +127,10 @@ def test_a_stopped_run_ends_with_the_same_bytes(seam_run, some, tmp_path, monkey
     assert results(tmp_path) == results(seam_run)
 
 
-def test_stopped_maps_end_with_the_same_bytes(seam_run, some, tmp_path, monkeypatch):
+def test_stopped_maps_end_with_the_same_bytes(seam_run, some, tmp_path):
     flags = (*some, "--cls", seam_run, "--batch-size", 3, *PLACE, "--out")
     assert call("make_masks", *flags, tmp_path / "whole") == 0
-    real, left = seam.Seam.maps, [20]
-
-    def stop(model, x):
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        return real(model, x)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seam.Seam, "maps", stop)
+    with interrupted(seam.Seam, "maps", 20):
         assert call("make_masks", *flags, tmp_path / "out") == 130
     assert call("make_masks", *flags, tmp_path / "out", "--resume") == 0
     assert results(tmp_path / "out") == results(tmp_path / "whole")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, call, contents, results
+from conftest import SMALL, call, contents, raise_in, results
 
 from cam2seg import averaging, metrics
 from cam2seg.data.files import whole_file
@@ -24,19 +24,6 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 # Stopped
-
-
-def raise_in(monkeypatch, owner, name, number):
-    """SIGTERM to this process in the number-th call of owner.name."""
-    real, left = getattr(owner, name), [number]
-
-    def called(*args, **kwargs):
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, called)
 
 
 def test_a_run_stopped_in_steps_validation_and_swa_ends_with_the_same_bytes(
