@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +255,19 @@ def test_help_reads_and_bare_call_says_what_is_needed_at_once(script):
     assert bare.returncode == 2 and "Traceback" not in bare.stderr
     assert "cam2seg.demo" in "\n".join(lines)
     assert not any(line.split("|")[-1].strip() == "torch" for line in bare.stderr.splitlines())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_each_default_as_it_is_typed(script, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        SCRIPTS[script].get_args(["--help"])
+    said = capsys.readouterr().out
+    shown = re.findall(r"\(default: (.*?)\)$", said, re.M)
+    assert "Path(" not in said and shown and not {c for c in "".join(shown) if c in "[]'\""}
+    some = {"train_cls": "runs/cls", "make_masks": "0.5 1.0 1.5 2.0",
+            "train_seg": "runs/masks/masks.csv", "evaluate": "runs/eval"}
+    assert some[script] in shown
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

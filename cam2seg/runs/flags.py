@@ -14,11 +14,14 @@ from .exits import one_line
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the default of a flag that has one."""
+    """Shows the default of a flag that has one, as it would be typed."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False or "(default" in (action.help or ""):
+        default = action.default
+        if default is None or default is False or default == [] or "(default" in (action.help or ""):
             return action.help
+        if isinstance(default, list):
+            return f"{action.help} (default: {' '.join(map(str, default))})"
         return super()._get_help_string(action)
 
 
