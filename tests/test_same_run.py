@@ -186,6 +186,21 @@ def test_reused_maps_leave_the_flags_that_were_used(made, tmp_path):
     folder.check_flags(again)  # --resume knows them too, with and without --reuse-maps
 
 
+def test_one_value_of_a_flag_that_took_no_more_once_is_the_same(tmp_path):
+    """As the one path of --masks, which args.json of an older run has without a list."""
+    def begun(masks):
+        (tmp_path / "args.json").write_text(json.dumps({"args": {"masks": masks}, "sha256": {},
+                                                        "classes": ["1"]}))
+
+    begun("m.csv")
+    folder.check_same_run(tmp_path / "args.json", {"args": {"masks": ["m.csv"]}, "sha256": {}})
+    for then, now in (("m.csv", ["n.csv"]), ("m.csv", ["m.csv", "n.csv"]), ("m.csv", []),
+                      (["m.csv"], ["n.csv"])):
+        begun(then)
+        with pytest.raises(DataError, match="^--masks is .*: a resumed run keeps its flags$"):
+            folder.check_same_run(tmp_path / "args.json", {"args": {"masks": now}, "sha256": {}})
+
+
 def test_a_renamed_image_is_another_list(made, photos):
     """Although the images, in their order, have the same bytes."""
     (photos / "11.jpg").rename(photos / "12.jpg")

@@ -151,7 +151,8 @@ def check_same_run(path: Path | str, now: dict) -> None:
     then = read_run(path, sha256=dict)
     for key in {**now["args"], **then["args"]}:  # --seam is in neither unless it is given
         value, old = now["args"].get(key), then["args"].get(key)
-        if key not in FLAGS_FREE_TO_CHANGE and old != value:
+        # A flag that takes several values now may have taken one when the run began.
+        if key not in FLAGS_FREE_TO_CHANGE and old != value and [old] != value:
             raise DataError(f"--{key.replace('_', '-')} is {value}, but {path} says {old}: a "
                             "resumed run keeps its flags")
     if then["classes"] != now.get("classes", then["classes"]):
