@@ -40,7 +40,11 @@ def own_method(args: argparse.Namespace) -> str:
 
 
 def with_method(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags with a --method. Raises DataError where it does not suit the run --cls."""
+    """The same flags, in which args.method is the name of a method and never None.
+
+    Where --method was not given, the method is the one that suits the run --cls. Raises DataError
+    where --method was given and cannot work with that run.
+    """
     own = own_method(args) if args.method in (None, "seam", "auto") else ""
     if args.method == "seam" != own:
         raise DataError(f"--method seam: {args.cls} is no run of train_cls.py --seam")
