@@ -176,6 +176,16 @@ def test_the_flags_of_a_network_go_on_to_the_next_one(tmp_path):
         "arch": "lite0", "size": [32, 64], "classes": ["1"]}
 
 
+@pytest.mark.parametrize("weights, given, handed_on", [
+    ("none", 1e-4, 1e-3), ("none", 1e-3, 1e-3), ("none", 3e-3, 3e-3), ("imagenet", 1e-4, None),
+    ("imagenet", 3e-4, 3e-4)])
+def test_a_network_from_random_weights_gets_a_learning_rate_that_suits(tmp_path, weights, given,
+                                                                       handed_on):
+    write_json(tmp_path / "args.json", {"classes": ["1"], "args": {
+        "weights": weights, "lr_encoder": given}})
+    assert endings.network_flags(tmp_path).get("lr_encoder") == handed_on
+
+
 def test_a_next_command_names_a_folder_that_holds_no_run(tmp_path):
     for name in ("seg", "seg2", "seg3"):
         assert endings.unused(tmp_path / "seg") == tmp_path / name

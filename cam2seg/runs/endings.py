@@ -16,6 +16,7 @@ MACHINE = ("device", "workers", "amp", "quiet")
 # The flags of a run that a network which learns from its masks needs as well, with the defaults
 # that both training scripts have.
 NETWORK = {"arch": "b0", "weights": "imagenet", "size": None, "lr_encoder": 1e-4, "classes": None}
+SCRATCH_LR = 1e-3  # --lr-encoder from random weights
 
 
 class Ending(NamedTuple):
@@ -61,11 +62,16 @@ def given(args: argparse.Namespace, defaults: argparse.Namespace,
 
 
 def network_flags(run: Path) -> dict:
-    """The flags of NETWORK that a training run was given; {} for a folder that holds none."""
+    """The flags of NETWORK that a training run was given; {} for a folder that holds none.
+
+    From random weights the default of --lr-encoder is too small: the next network gets SCRATCH_LR,
+    unless the run was given another one.
+    """
     if not (run / "args.json").is_file():
         return {}
     then = read_run(run / "args.json")["args"]
-    return {k: then[k] for k, default in NETWORK.items() if then.get(k, default) != default}
+    found = {k: then[k] for k, default in NETWORK.items() if then.get(k, default) != default}
+    return {"lr_encoder": SCRATCH_LR, **found} if found.get("weights") == "none" else found
 
 
 def command(script: str, flags: Mapping[str, Any], *first: str) -> str:
