@@ -27,6 +27,7 @@ from cam2seg.data import exports, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.data.warps import Warps
+from cam2seg.report import mask_report
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.tables import print_table
 from cam2seg.runs import endings, flags, folder, inputs, processes
@@ -113,7 +114,7 @@ def main(args):
     cross_validation.cross_validate(recipe, plan, trained)
     processes.barrier()
     if processes.is_first():
-        write_results(args, work)
+        write_results(args, work, report)
         export(args, "oof_masks", inputs.image_dir(args), work, report)
     if args.predict:
         mask_new_images(args, recipe, plan, new_sizes)
@@ -292,6 +293,8 @@ def mask_new_images(args, recipe, plan, sizes):
         kept.finish(-1, sizes)
     if processes.is_first():
         labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
+        warn(args.out / "new_masks.csv", plan.report, mask_report.advice_on_networks(
+            rles, sizes, new.names, pre["classes"]))
     plan.report("note", text=f"{args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} "
                              "networks")
 
@@ -323,7 +326,7 @@ def finished_peaks(args, work):
     return read_all_probs(folder.fold_files(args.out, "oof.csv").values(), work.given.classes)
 
 
-def write_results(args, work):
+def write_results(args, work, report):
     """Write oof_masks.csv, oof.csv and metrics.json of the union of all folds; print Table 3 where
     true masks are known."""
     names, rles = finished_masks(args, work)
@@ -331,6 +334,9 @@ def write_results(args, work):
     labels.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
     write_peaks(args.out / "oof.csv", given.classes, finished_peaks(args, work))
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
+    taught = given.keep(np.isin(given.names, names)).y
+    warn(args.out / "oof_masks.csv", report, mask_report.advice_on_networks(
+        rles, work.sizes, names, given.classes, taught))
     result = {"classes": given.classes, "args": folder.result_flags(args), "images": len(names)}
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
@@ -346,6 +352,12 @@ def write_results(args, work):
         if args.target == "multiclass":
             result["table3_pixels"] = pixel_scores(names, work, rows)
     folder.write_json(args.out / "metrics.json", result)
+
+
+def warn(path, report, advice):
+    """Say what looks wrong in the mask file at `path`."""
+    for line in advice:
+        report("warning", text=f"{path}: {line}")
 
 
 def export(args, title, image_dir, work, report):

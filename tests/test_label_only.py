@@ -413,6 +413,22 @@ def test_facts_and_advice_by_hand():
     assert "ROC-AUC is 0.55" in said[2]
 
 
+def test_advice_on_the_masks_of_networks_by_hand():
+    """p has no mask, q covers most of the image, r covers half of it, and s was never taught."""
+    names, sizes, classes = list("xyz"), {"x": (5, 4), "y": (10, 10), "z": (10, 10)}, list("pqrs")
+    rles = {("x", 1): "1 11", ("y", 1): "1 20 50 40", ("z", 1): "1 2", ("x", 2): "1 10",
+            ("y", 0): ""}
+    y = np.array([[1, 1, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0]])
+    covers = "class q: the typical mask covers more than half of the image, which is rarely a " \
+        "defect; look at the pictures of --export overlay"
+    assert mask_report.advice_on_networks(rles, sizes, names, classes, y) == [
+        "class p: no held-out image has a mask, where 2 of 3 have one to learn from; more --epochs "
+        "help while the losses still fall", covers]
+    assert mask_report.advice_on_networks(rles, sizes, names, classes) == [covers]
+    rles["x", 1] = "1 10"  # the median is then at a half
+    assert mask_report.advice_on_networks(rles, sizes, names, classes) == []
+
+
 def test_advice_names_no_parameter_that_a_method_does_not_have():
     areas, y = np.array([[0], [0], [30]]), np.ones((3, 1), int)
     facts = mask_report.summarise(areas, (areas > 0).astype(int), y, np.full(3, 100))

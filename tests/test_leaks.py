@@ -296,14 +296,21 @@ def test_new_images_are_masked_by_the_mean_over_all_folds(photos, tmp_path, monk
     monkeypatch.setattr("cam2seg.runs.restore.network",
                         lambda build, path, kind: (nets[path.parent.name], {}))
     recipe = SimpleNamespace(loss=None, meta={"preprocess": PRE})
-    plan = SimpleNamespace(device="cpu", dataset=SimpleNamespace(size=(8, 8)), report=silent)
+    warned = []
+    plan = SimpleNamespace(
+        device="cpu", dataset=SimpleNamespace(size=(8, 8)),
+        report=lambda event, **facts: event == "warning" and warned.append(facts["text"]))
     sizes = dict.fromkeys(NAMES[:3], (40, 40))
-    for threshold, mask in ((0.45, "1 1600"), (0.55, "")):
+    for threshold, mask in ((0.55, ""), (0.45, "1 1600")):
+        assert not warned
         args = train_seg.get_args(["--out", str(tmp_path), "--predict", str(photos), "--workers",
                                    "0", "--threshold", str(threshold)])
         train_seg.mask_new_images(args, recipe, plan, sizes)
         found = read_labels(tmp_path / "new_masks.csv").rles
         assert {found.get((n, c), "") for n in sizes for c in range(2)} == {mask}
+    assert [line.partition("; ")[0] for line in warned] == [
+        f"{tmp_path}/new_masks.csv: class {c}: the typical mask covers more than half of the image, "
+        "which is rarely a defect" for c in PRE["classes"]]
 
 
 @pytest.mark.parametrize("fold, said", [(None, 0.5), (0, 0.1), (1, 0.9)])

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS, SMALL, call, write_images
+from PIL import Image
 
 import train_cls
 from cam2seg.data import copies
+from cam2seg.data.labels import Labels
 from cam2seg.runs import endings, inputs, processes, progress
 from cam2seg.runs.exits import run
 from cam2seg.runs.folder import write_json
@@ -219,6 +221,28 @@ def test_no_training_follows_that_would_be_refused(tmp_path, made, folds, trains
     work = Namespace(names=["a.png", "b.png", "new.png"], labels=None)
     lines = make_masks.ending(args, work, {"made": made, "masks": "masks"}).then
     assert any("train_seg.py" in line for line in lines) == trains
+
+
+def test_train_seg_warns_of_held_out_masks_that_look_wrong(tmp_path, capsys):
+    """Also under --quiet; the images of folds that are not finished say nothing."""
+    names = ["a.png", "b.png", "c.png"]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.new("L", (4, 4)).save(tmp_path / "photos" / name)
+    (tmp_path / "fold0").mkdir()
+    (tmp_path / "fold0/oof_masks.csv").write_text(
+        "ImageId,ClassId,EncodedPixels\na.png,1,1 9\nb.png,1,1 16\na.png,2,\nb.png,2,\n")
+    (tmp_path / "fold0/oof.csv").write_text("ImageId,1,2\na.png,1,0\nb.png,1,0\n")
+    args = SCRIPTS["train_seg"].get_args(["--images", str(tmp_path / "photos"), "--out",
+                                          str(tmp_path)])
+    given = Labels(names, ["1", "2"], np.array([[1, 1], [1, 0], [1, 1]]), {}, {})
+    work = Namespace(given=given, truth=None, sizes=dict.fromkeys(names, (4, 4)))
+    SCRIPTS["train_seg"].write_results(args, work, Console(quiet=True))
+    assert [line.partition("; ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"{tmp_path}/oof_masks.csv: class 1: the typical mask covers more than half of the image, "
+        "which is rarely a defect",
+        f"{tmp_path}/oof_masks.csv: class 2: no held-out image has a mask, where 1 of 2 have one "
+        "to learn from"]
 
 
 def test_what_was_written_is_named_with_its_folds(tmp_path):

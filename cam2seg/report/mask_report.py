@@ -106,8 +106,7 @@ def advice(classes: Sequence[str], facts: Sequence[dict], cell: float | None = N
                 "another --method may find more of them"
             said.append(f"class {name}: more than half of its labelled images have no mask; {more}")
         if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:
-            said.append(f"class {name}: the typical mask covers more than half of the image, which "
-                        "is rarely a defect; look at the pictures of --review")
+            said.append(_covers_much(name, "--review"))
         if cell and f["component_pixels"] and f["component_pixels"] < cell:
             said.append(f"class {name}: the typical component has {f['component_pixels']:.0f} "
                         f"pixels, less than the {cell:.0f} under one cell of the map; --method "
@@ -115,6 +114,34 @@ def advice(classes: Sequence[str], facts: Sequence[dict], cell: float | None = N
         if auc and auc[c] is not None and auc[c] < LEAST_AUC:
             said.append(f"class {name}: the classifier's ROC-AUC is {auc[c]:.2f}, too low to name "
                         "anything; train it longer or give it more images")
+    return said
+
+
+def _covers_much(name, pictures_of):
+    return (f"class {name}: the typical mask covers more than half of the image, which is rarely a "
+            f"defect; look at the pictures of {pictures_of}")
+
+
+def advice_on_networks(rles: Mapping[tuple[str, int], str], sizes: Mapping[str, tuple[int, int]],
+                       names: Sequence[str], classes: Sequence[str],
+                       y: np.ndarray | None = None) -> list[str]:
+    """Plain sentences about the masks that trained networks have drawn; [] where nothing looks
+    wrong.
+
+    rles: {(name, class index): run lengths}; sizes: {name: (H, W)}. y: (N, C), which images have a
+    mask of the class to learn from; None for new images, where a class may well have no mask.
+    """
+    areas, said = measure_areas(rles, names, len(classes)), []
+    pixels = np.array([sizes[name][0] * sizes[name][1] for name in names])
+    for c, name in enumerate(classes):
+        part = (areas[:, c] / pixels)[areas[:, c] > 0]
+        taught = 0 if y is None else int(y[:, c].sum())
+        if taught and not len(part):
+            said.append(f"class {name}: no held-out image has a mask, where {taught} of "
+                        f"{len(names)} have one to learn from; more --epochs help while the losses "
+                        "still fall")
+        elif len(part) and np.median(part) > 0.5:
+            said.append(_covers_much(name, "--export overlay"))
     return said
 
 
