@@ -6,6 +6,7 @@ from conftest import HEAD, edited, good_rows
 LONG = 10 ** 6
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
+COMMAS = "expected commas between the columns"
 ABSENT = "is not in the image folder"
 IDS = "expected ids from 0 up to 999"
 NO_CSV = "cannot be read as CSV in UTF-8"
@@ -26,12 +27,12 @@ LABEL_FILES = {  # what is wrong: text or bytes, the message after the file's na
                 "byte)"),
     "blank lines only": ("\r\n\r\n\n", f": no rows, expected {FORMS}"),
     "tabs": ("ImageId\tClassId\n00.jpg\t1\n",
-             rf", row 1: columns ImageId\tClassId; expected {FORMS}"),
-    "bars": ("ImageId|ClassId\n00.jpg|1\n", f", row 1: columns ImageId|ClassId; expected {FORMS}"),
+             rf", row 1: tabs in ImageId\tClassId, {COMMAS}"),
+    "bars": ("ImageId|ClassId\n00.jpg|1\n", f", row 1: bars in ImageId|ClassId, {COMMAS}"),
     "no header": ("00.jpg,1,1 3\n01.jpg,1,1 3\n",
-                  f", row 1: columns 00.jpg,1,1 3; expected {FORMS}"),
-    "a header in small letters": ("imageid,classid\n00.jpg,1\n",
-                                  f", row 1: columns imageid,classid; expected {FORMS}"),
+                  f", row 1: columns 00.jpg,1,1 3; expected the names of the columns, {FORMS}"),
+    "an unknown first column": ("name,pit\n00.jpg,1\n",
+                                f", row 1: columns name,pit; expected {FORMS}"),
     "no ImageId": ("ClassId,EncodedPixels\n1,1 3\n",
                    f", row 1: columns ClassId,EncodedPixels; expected {FORMS}"),
     "a doubled column": (HEAD.strip() + ",ClassId\n00.jpg,1,1 3,2\n", ", row 1: a column occurs "
@@ -69,9 +70,11 @@ LABEL_FILES = {  # what is wrong: text or bytes, the message after the file's na
     "a probability": ("ImageId,a\n00.jpg,0.5\n", ", row 2: '0.5' in a, expected 0 or 1"),
     "an absolute name": (row("/etc/passwd,1,1 3"), f", row 4: image '/etc/passwd' {ABSENT}"),
     "a way out and back": (row("../photos/02.jpg,1,1 3"),
-                           f", row 4: image '../photos/02.jpg' {ABSENT}"),
-    "a way through itself": (row("./02.jpg,1,1 3"), f", row 4: image './02.jpg' {ABSENT}"),
-    "a backslash": (row("..\\02.jpg,1,1 3"), rf", row 4: image '..\02.jpg' {ABSENT}"),
+                           f", row 4: image '../photos/02.jpg' {ABSENT}, but '02.jpg' is"),
+    "a way through itself": (row("./02.jpg,1,1 3"),
+                             f", row 4: image './02.jpg' {ABSENT}, but '02.jpg' is"),
+    "a backslash": (row("..\\02.jpg,1,1 3"),
+                    rf", row 4: image '..\02.jpg' {ABSENT}, but '02.jpg' is"),
     "no name": (row(",1,1 3"), f", row 4: image '' {ABSENT}"),
     "another case": (row("02.JPG,1,1 3"), f", row 4: image '02.JPG' {ABSENT}, but '02.jpg' is"),
     "a line break in a name": (row('"02\n.jpg",1,1 3'), rf", row 5: image '02\n.jpg' {ABSENT}"),
@@ -88,7 +91,7 @@ LABEL_FILES = {  # what is wrong: text or bytes, the message after the file's na
     "a class of 1e6 letters": (row(f"02.jpg,{'x' * LONG},1 3"),
                                f", row 4: class '{'x' * 40}', {IDS}"),
     "a column of 1e6 letters": (f"ImageId;{'x' * LONG}\n00.jpg;1\n",
-                                f", row 1: columns ImageId;{'x' * 192}; expected {FORMS}"),
+                                f", row 1: semicolons in ImageId;{'x' * 192}, {COMMAS}"),
 }
 RUNS = {  # run lengths of row 4, the message after the image's name; images have 40 x 40 pixels
     "an odd count": ("1 3 9", "3 values, expected start/length pairs"),

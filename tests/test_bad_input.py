@@ -9,8 +9,9 @@ from conftest import HEAD, call, edited, good_rows
 LABEL_FILES = [
     ("nothing", "", "labels.csv: no rows, expected ImageId,ClassId"),
     ("a header alone", HEAD, "labels.csv: no rows, expected ImageId,ClassId"),
-    ("other columns", "file,kind\na.jpg,1\n", "row 1: columns file,kind; expected ImageId,ClassId"),
-    ("semicolons", HEAD.replace(",", ";") + "00.jpg;1;1 3\n", "row 1: columns ImageId;ClassId"),
+    ("other columns", "name,kind\na.jpg,1\n", "row 1: columns name,kind; expected ImageId,ClassId"),
+    ("semicolons", HEAD.replace(",", ";") + "00.jpg;1;1 3\n",
+     "row 1: semicolons in ImageId;ClassId"),
     ("no ClassId", "ImageId,EncodedPixels\n00.jpg,1 3\n", "row 1: columns ImageId,EncodedPixels"),
     ("a cell too few", edited(2, "02.jpg,1"), "row 4: 2 cells, expected 3"),
     ("an absent image", edited(4, "99.jpg,1,1 3"), "row 6: image '99.jpg' is not in the image"),

@@ -61,7 +61,7 @@ FOLD_FILES = {  # what is wrong: text, the message after the file's name
     "other columns": ("ImageId,part\n000.png,0\n",
                       ", row 1: columns ImageId,part; expected ImageId,fold"),
     "semicolons": (fold_rows().replace(",", ";"),
-                   ", row 1: columns ImageId;fold; expected ImageId,fold"),
+                   ", row 1: semicolons in ImageId;fold, expected commas between the columns"),
     "a negative fold": (fold_rows({3: "003.png,-1"}), f", row 5: '003.png' in fold '-1', {ONCE}"),
     "a float": (fold_rows({3: "003.png,1.0"}), f", row 5: '003.png' in fold '1.0', {ONCE}"),
     "no number": (fold_rows({3: "003.png,"}), f", row 5: '003.png' in fold '', {ONCE}"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cam2seg.data.csv_files import write_csv
+from cam2seg.data.csv_files import read_csv, with_usual_names, write_csv
 from cam2seg.data.errors import DataError
 from cam2seg.data.folds import check_folds, make_folds, most_folds, read_folds
 from cam2seg.data.image_folder import list_images
@@ -316,16 +316,20 @@ FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
     ("", f": no rows, expected {FORMS}"),
     ("\n\n", f": no rows, expected {FORMS}"),
     (HEAD, f": no rows, expected {FORMS}"),
-    ("ImageId;ClassId\na.jpg;1\n", f", row 1: columns ImageId;ClassId; expected {FORMS}"),
-    ("ImageId\tClassId\na.jpg\t1\n", f", row 1: columns ImageId\tClassId; expected {FORMS}"),
-    ("imageid,classid\na.jpg,1\n", f", row 1: columns imageid,classid; expected {FORMS}"),
-    ("ImageID,x\na.jpg,1\n", f", row 1: columns ImageID,x; expected {FORMS}"),
+    ("ImageId;ClassId\na.jpg;1\n",
+     ", row 1: semicolons in ImageId;ClassId, expected commas between the columns"),
+    ("ImageId\tClassId\na.jpg\t1\n",
+     ", row 1: tabs in ImageId\tClassId, expected commas between the columns"),
+    ("ImageId;x,y\na.jpg;1\n", f", row 2: 1 cells, expected 2 (ImageId;x,y)"),
+    ("imageid,ImageId\na.jpg,1\n", f", row 1: columns imageid,ImageId; expected {FORMS}"),
+    ("name,x\na.jpg,1\n", f", row 1: columns name,x; expected {FORMS}"),
     ("ImageId,EncodedPixels\na.jpg,1 1\n",
      f", row 1: columns ImageId,EncodedPixels; expected {FORMS}"),
     ("ImageId_ClassId\na.jpg_1\n", f", row 1: columns ImageId_ClassId; expected {FORMS}"),
     ("x,ImageId\n1,a.jpg\n", f", row 1: columns x,ImageId; expected {FORMS}"),
     ("ImageId\na.jpg\n", f", row 1: columns ImageId; expected {FORMS}"),
-    ("a.jpg,1\nb.jpg,1\n", f", row 1: columns a.jpg,1; expected {FORMS}"),  # no header
+    ("a.JPG,1\nb.jpg,1\n", ", row 1: columns a.JPG,1; expected the names of the columns, "
+     + FORMS),
     ("ImageId,ClassId,ClassId\na.jpg,1,2\n",
      ", row 1: a column occurs twice in ImageId,ClassId,ClassId"),
     ("ImageId,x,x \na.jpg,1,1\n", ", row 1: a column occurs twice in ImageId,x,x"),
@@ -354,6 +358,9 @@ FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
     ("ImageId,x,y\na.jpg,,1\n", ", row 2: '' in x, expected 0 or 1"),
     ("ImageId,x\na.jpg,1.0\n", ", row 2: '1.0' in x, expected 0 or 1"),
     ("ImageId,x\na.jpg,True\n", ", row 2: 'True' in x, expected 0 or 1"),
+    ("ImageId,kind\na.jpg,pit\n", ", row 2: 'pit' in kind, expected 0 or 1; a column of class "
+     "names is called ClassId"),
+    ("ImageId,x,y\na.jpg,pit,0\n", ", row 2: 'pit' in x, expected 0 or 1"),
     ("Image_Label,EncodedPixels\na.jpg,1 1\n",
      ", row 2: 'a.jpg', expected image and class as a.jpg_1"),
     ("Image_Label,EncodedPixels\na.jpg_,1 1\n",
@@ -393,20 +400,56 @@ def test_a_class_that_the_fixed_ones_do_not_hold(tmp_path):
         f"{path}, row 3: class 'y', expected one of x; --classes leaves others out"
 
 
-@pytest.mark.parametrize("name", ["d.jpg", "../outside.jpg", "x/../a.jpg", "./a.jpg", "",
-                                  "images/a.jpg", "/etc/a.jpg"])
-def test_images_outside_the_folder_are_refused(tmp_path, three, name):
+@pytest.mark.parametrize("name, near", [
+    ("d.jpg", None), ("../outside.jpg", None), ("x/../a.jpg", "a.jpg"), ("./a.jpg", "a.jpg"),
+    ("", None), ("images/a.jpg", "a.jpg"), ("/etc/a.jpg", "a.jpg"), ("images\\b.jpg", "b.jpg"),
+    ("a.png", "a.jpg"), ("y.jpg", "x/y.jpg"), ("z/y.jpg", None), ("xa.jpg", None), ("/", None),
+    (".jpg", None)])
+def test_images_outside_the_folder_are_refused(tmp_path, three, name, near):
+    """And the image that is meant, perhaps, is named."""
     picture_files(tmp_path, "outside.jpg")
     picture_files(three, "x/y.jpg")
     path = table(tmp_path, f"{HEAD}a.jpg,1,1 1\n{name},1,1 1\n")
+    said = f", but '{near}' is" if near else ""
     assert message(read_labels, path, three) == \
-        f"{path}, row 3: image '{name}' is not in the image folder"
+        f"{path}, row 3: image '{name}' is not in the image folder{said}"
+
+
+@pytest.mark.parametrize("text", ["ImageId,x\na.jpg,1\nb,0\nc,1\n",
+                                  f"{HEAD}a.jpg,1,1 1\nb,1,1 1\n",
+                                  "Image_Label,EncodedPixels\na.jpg_1,1 1\nb_1,1 1\n"])
+def test_the_first_name_without_an_ending_is_said(tmp_path, three, text):
+    path = table(tmp_path, text)
+    assert message(read_labels, path, three) == (
+        f"{path}, row 3: image 'b' is not in the image folder, but 'b.jpg' is; names in the file "
+        "have their ending")
+
+
+@pytest.mark.parametrize("header, usual", [
+    ("filename,x,Image", "ImageId,x,Image"), ("IMAGE,x", "ImageId,x"), ("File,x", "ImageId,x"),
+    ("image_id,x", "ImageId,x"), ("imageid,classid", "ImageId,ClassId"),
+    ("file_name,Class_ID,encodedpixels", "ImageId,ClassId,EncodedPixels"),
+    ("ImageId_ClassId,encodedPixels", "ImageId_ClassId,EncodedPixels"),
+    ("x,image", None), ("ImageId,classid,ClassId", None), ("ImageId,file,image", None)])
+def test_other_names_of_columns(tmp_path, header, usual):
+    names, rows = with_usual_names(*read_csv(table(tmp_path, f"{header}\n"
+                                                   + ",".join("abc"[:header.count(",") + 1]))))
+    assert names == list(rows[0][1]) == (usual or header).split(",")
+    assert list(rows[0][1].values()) == list("abc")[:len(names)] and rows[0][0] == 2
+
+
+def test_labels_with_other_names_of_columns(tmp_path, three):
+    found = [read_labels(table(tmp_path, text), three) for text in (
+        "ImageId,x\na.jpg,1\nb.jpg,0\n", "filename,x\na.jpg,1\nb.jpg,0\n",
+        "imageid,classid\na.jpg,x\nb.jpg,\n")]
+    assert all(f.names == ["a.jpg", "b.jpg"] and f.classes == ["x"] and f.y.tolist() == [[1], [0]]
+               for f in found)
 
 
 def test_the_absolute_name_of_an_image_in_the_folder_is_refused(tmp_path, three):
     path = table(tmp_path, f"ImageId,x\n{three / 'a.jpg'},1\n")
     assert message(read_labels, path, three) == \
-        f"{path}, row 2: image '{three / 'a.jpg'}' is not in the image folder"
+        f"{path}, row 2: image '{three / 'a.jpg'}' is not in the image folder, but 'a.jpg' is"
 
 
 # Masks against their images

@@ -12,6 +12,9 @@ from .files import contents, regular, whole_file
 
 FORMS = ("ImageId,ClassId,EncodedPixels | ImageId_ClassId,EncodedPixels | "
          "Image_Label,EncodedPixels | ImageId,ClassId | ImageId and one 0/1 column per class")
+IMAGE_COLUMNS = ("imageid", "image_id", "image", "filename", "file_name", "file")  # in any case
+OTHER_COLUMNS = {"classid": "ClassId", "class_id": "ClassId", "encodedpixels": "EncodedPixels"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_csv(path: Path | str,
@@ -26,6 +29,10 @@ def read_csv(path: Path | str,
         with open(regular(path), newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
             header = [name.strip() for name in next(lines, [])]
+            parted = [c for c in SEPARATORS if len(header) == 1 and c in header[0]]
+            if parted:
+                raise DataError(f"{path}, row 1: {SEPARATORS[parted[0]]} in {header[0][:200]}, "
+                                "expected commas between the columns")
             rows = []
             for cells in lines:
                 if len(cells) != len(header) and cells:
@@ -48,6 +55,18 @@ def read_csv(path: Path | str,
     if len(set(header)) < len(header):
         raise DataError(f"{path}, row 1: a column occurs twice in {','.join(header)[:200]}")
     return header, rows
+
+
+def with_usual_names(header: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]
+                     ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """What read_csv returns, with the names of the columns that this package has: a first column
+    of IMAGE_COLUMNS becomes ImageId, and the OTHER_COLUMNS get their capitals."""
+    to = {name: OTHER_COLUMNS.get(name.lower(), name) for name in header}
+    if header[0].lower() in IMAGE_COLUMNS:
+        to[header[0]] = "ImageId"
+    if to == dict(zip(header, header, strict=True)) or len(set(to.values())) < len(to):
+        return list(header), list(rows)
+    return list(to.values()), [(n, {to[k]: v for k, v in row.items()}) for n, row in rows]
 
 
 def read_probs(path: Path | str, classes: Sequence[str]) -> dict[str, list[float]]:

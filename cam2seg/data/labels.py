@@ -15,7 +15,7 @@ import numpy as np
 from ..masks import checked_runs
 from . import mask_folders
 from .classes import check_classes, in_order
-from .csv_files import FORMS, read_csv, write_csv
+from .csv_files import FORMS, read_csv, with_usual_names, write_csv
 from .errors import DataError
 from .image_folder import SUFFIXES, list_images
 
@@ -75,7 +75,7 @@ def _read(path, image_dir, classes, only, only_masks):
         return table._replace(drawn=found.sizes)
     if path.is_dir():
         return _read_folders(path, classes, image_dir, only)
-    header, rows = read_csv(path)
+    header, rows = with_usual_names(*read_csv(path))
     columns = set(header)
     with_masks = "EncodedPixels" in columns
     if {"ImageId", "ClassId"} <= columns or with_masks and columns & {*JOINED}:
@@ -87,7 +87,8 @@ def _read(path, image_dir, classes, only, only_masks):
         classes = classes or header[1:]
         cells = [cell for n, r in rows for cell in _columns(path, n, r, header[1:])]
     else:
-        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected {FORMS}")
+        said = "the names of the columns, " if header[0].lower().endswith(SUFFIXES) else ""
+        raise DataError(f"{path}, row 1: columns {','.join(header)[:200]}; expected {said}{FORMS}")
     images = list_images(image_dir) if image_dir else None
     return _table(path, cells, with_masks, images, classes or class_names(path, cells), only)
 
@@ -124,7 +125,11 @@ def _columns(path, row, cells, classes):
     yield row, cells["ImageId"], "", None  # with 0 in all columns the image is labelled as clean
     for name in classes:
         if cells[name] not in ("0", "1"):
-            raise DataError(f"{path}, row {row}: '{cells[name][:40]}' in {name}, expected 0 or 1")
+            word = len(classes) == 1 and not re.fullmatch(r"[\d.+-]*|true|false|yes|no|nan",
+                                                          cells[name], re.I)
+            more = "; a column of class names is called ClassId" if word else ""
+            raise DataError(f"{path}, row {row}: '{cells[name][:40]}' in {name}, expected 0 or 1"
+                            + more)
         if cells[name] == "1":
             yield row, cells["ImageId"], name, None
 
@@ -200,12 +205,20 @@ def place(path: Path | str, row: int | str | None) -> str:
 
 def _near(name, images):
     """End of an error message that names the image which differs from `name` only in upper and
-    lower case or in how accents are composed; "" where there is none."""
+    lower case, in how accents are composed, in its ending or in the folders it lies in; "" where
+    there is none."""
     def folded(text):
         return unicodedata.normalize("NFC", text).casefold()
 
-    near = [n for n in images if folded(n) == folded(name)]
-    return f", but '{near[0]}' is" if near else ""
+    def stem(text):
+        return "/" + re.sub(rf"({'|'.join(map(re.escape, SUFFIXES))})$", "",
+                            folded(text).replace("\\", "/"))
+
+    own = stem(name)
+    near = [n for n in images if folded(n) == folded(name)] or [
+        n for n in images if own.endswith(stem(n)) or stem(n).endswith(own)]
+    ending = "" if folded(name).endswith(SUFFIXES) else "; names in the file have their ending"
+    return f", but '{near[0]}' is{ending}" if near else ""
 
 
 def check_masks(path: Path | str, labels: Labels, sizes: Mapping[str, tuple[int, int]]) -> None:
