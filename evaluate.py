@@ -40,12 +40,11 @@ from cam2seg.data.classes import in_order
 from cam2seg.data.errors import DataError
 from cam2seg.report import html_report, pictures, run_maps, score_tables
 from cam2seg.report.panels import Content
+from cam2seg.report.score_tables import EMPTY, WHOLE
 from cam2seg.runs import endings, flags, folder, inputs, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training import kept_maps, mask_processing
-
-EMPTY, WHOLE = "nothing predicted", "whole image"
 
 
 def get_args(argv=None):
@@ -142,7 +141,7 @@ def main(args):
     sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
     counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
     result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
-              "size": args.output_size, **searched, "class_sets": class_rules(args, work),
+              "missing": args.missing, "size": args.output_size, **searched, "class_sets": class_rules(args, work),
               "left_out": work.left_out,
               "masks": {title: {"scores": metrics.mask_scores(*n),
                                 "folds": scores_by_fold(n, work.fold)}

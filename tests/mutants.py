@@ -765,6 +765,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                METRICS: ["tests/test_metrics.py", "tests/test_multiclass.py"],
                SEGMENTERS: ["tests/test_segnet.py", "tests/test_multiclass.py"],
                LABELS: ["tests/test_data.py", "tests/test_clouds.py", "tests/test_mask_forms.py"],
+               "cam2seg/data/csv_files.py": ["tests/test_data.py"],
                **dict.fromkeys((COCO, POLYGONS, DRAWN, PNGS, MASK_FOLDERS, EXPORTS,
                                 "cam2seg/report/exports.py"), ["tests/test_mask_forms.py"]),
                MAPS: SCRIPTS,

@@ -6,9 +6,9 @@ import re
 
 import pytest
 from conftest import call, contents
-from pages import Page, check_loads_nothing, figures
+from pages import Page, check_loads_nothing, figures, scores
 
-from cam2seg.report import html_report, paper
+from cam2seg.report import html_report, paper, score_tables
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,40 @@ def test_the_scores_of_classes_and_folds_are_those_of_metrics_json(evaluated):
             by_fold = said[title]["folds"][score]
             assert cells == figures([*per_class, mean, *by_fold["folds"].values(),
                                      by_fold["mean"], by_fold["sd"]])
+
+
+CLEAN = "without a defect (--over all scores them, too)"
+
+
+@pytest.mark.parametrize("count, over, missing, said", [
+    (20, "defect", "error", f"20 {CLEAN}."),
+    (1, "all", "skip", "1 without a row in a mask file (--missing skip)."),
+    (2, "defect", "skip", f"2 {CLEAN} or without a row in a mask file (--missing skip)."),
+    (0, "all", "error", ""), (0, "defect", "empty", "")])
+def test_which_images_are_not_scored_in_words(count, over, missing, said):
+    assert score_tables.left_out({"left_out": count, "over": over, "missing": missing}) == (
+        said and f"Left out of the labelled images: {said}")
+
+
+@pytest.mark.parametrize("folds", [{}, {"0": 0.5, "1": 0.75}])
+def test_the_printed_tables_begin_with_what_their_rows_and_columns_are(capsys, folds):
+    made = {name: {"folds": folds, "mean": 0.625, "sd": 0.1} for name in scores(0)}
+    result = {"images": 3, "left_out": 1, "over": "defect", "missing": "error", "size": [35, 52],
+              "classes": ["1", "2"], "masks": {"maps": {"scores": scores(0.5),
+                                                        "folds": made if folds else {}}}}
+    score_tables.print_scores(result)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "3 images with a defect are scored at 35 x 52 pixels. Left out of the " \
+        f"labelled images: 1 {CLEAN}."
+    assert lines[2] == score_tables.ABOUT_BASELINES
+    assert ("standard deviation" in lines[3]) == ("sd" in lines[6]) == bool(folds)
+    score_tables.print_scores(result | {"over": "all", "left_out": 0, "size": None})
+    assert capsys.readouterr().out.splitlines()[1] == "3 images are scored."
+
+
+def test_the_page_says_what_the_baselines_are(evaluated):
+    assert score_tables.ABOUT_BASELINES in evaluated[1].text
+    assert "Left out of the labelled images: 12 without a defect" in evaluated[1].text
 
 
 def test_tables_1_and_2_have_the_numbers_of_their_runs(evaluated, runs):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..data.files import whole_file
-from . import charts, page, panels, paper, run_charts, run_files, tables_of_runs
+from . import charts, page, panels, paper, run_charts, run_files, score_tables, tables_of_runs
 from .page import Html, join, section, tag
 from .panels import Content
 from .run_files import Run
@@ -64,9 +64,10 @@ def _opening(own, content):
         did = "processed these masks" if content.truth is None else \
             "compared these masks with the truth"
         what = f"evaluate.py {did}: {', '.join(content.sets)}."
-        left = own.metrics.get("left_out")
-        on = f"On {len(content.names)} images of {images}" + (
-            f", {left} labelled ones left out" if left else "") + f"; {classes}."
+        on = f"On {len(content.names)} images of {images}; {classes}."
+        which = {"left_out": own.metrics.get("left_out"), "over": own.flag("over"),
+                 "missing": own.flag("missing")}
+        on = f"{on} {score_tables.left_out(which)}".rstrip()
     else:
         what = f"make_masks.py made masks by {tables_of_runs.described(own)}."
         on = f"On {len(content.names)} images of {images}; {classes}."

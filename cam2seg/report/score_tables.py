@@ -8,8 +8,13 @@ import numpy as np
 from .. import metrics
 from .tables import print_table
 
-TITLES = {"dice_pairs": "Dice over all (image, class) pairs, empty-empty = 1  [P-6]",
-          "dice_present": "Dice over the pairs that have a true mask",
+EMPTY, WHOLE = "nothing predicted", "whole image"  # the rows of the baselines
+ABOUT_BASELINES = (f"The row '{EMPTY}' is what no mask at all scores, and '{WHOLE}' is what a mask "
+                   "of all pixels scores for each class that an image has. Masks that score no "
+                   "more than these two have not found the place of a defect.")
+TITLES = {"dice_pairs": "Dice over all pairs of an image and a class, 1 where both masks are empty  "
+          "[P-6]",
+          "dice_present": "Dice over present pairs, those that have a true mask",
           "dice_dataset": "Dice of all pixels of a class",
           "iou": "IoU of all pixels of a class",
           "precision": "Precision of all pixels of a class",
@@ -45,10 +50,24 @@ def print_searched(result: Mapping[str, Any]) -> None:
                         ["masks", *result["classes"]], rows)
 
 
+def left_out(result: Mapping[str, Any]) -> str:
+    """How many labelled images are not scored, and why; "" where all are."""
+    why = ["without a defect (--over all scores them, too)"] * (result["over"] == "defect")
+    why += ["without a row in a mask file (--missing skip)"] * (result["missing"] == "skip")
+    if not result["left_out"] or not why:
+        return ""
+    return f"Left out of the labelled images: {result['left_out']} {' or '.join(why)}."
+
+
 def print_scores(result: Mapping[str, Any]) -> None:
-    """Print one table for each score."""
-    size = f" at {result['size'][0]} x {result['size'][1]}" if result["size"] else ""
-    print(f"{result['images']} images{size} ({result['over']}), {result['left_out']} left out")
+    """Print what the rows and columns are, and one table for each score."""
+    which = " with a defect" if result["over"] == "defect" else ""
+    size = f" at {result['size'][0]} x {result['size'][1]} pixels" if result["size"] else ""
+    print(f"\n{result['images']} images{which} are scored{size}. {left_out(result)}".rstrip())
+    print(ABOUT_BASELINES)
+    print("The column 'mean' is over all pairs in the first two tables, and over the classes in the "
+          "others." + (" 'of folds' is the mean of the folds, and 'sd' their standard deviation."
+                       if any(r["folds"] for r in result["masks"].values()) else ""))
     for score in metrics.SCORES:
         header, rows = [score, *result["classes"], "mean"], []
         for name, r in result["masks"].items():
