@@ -98,7 +98,7 @@ def main(args):
         names = image_folder.list_images(args.predict)
         new_sizes = inputs.scan(args.predict, names, report).sizes
 
-    from cam2seg.training import batches, cross_validation
+    from cam2seg.training import batches, cross_validation, network_masks
     trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
     initial = initial_encoders(args, work, trained)
     recipe, plan = seg_recipe(args, work, size), training_plan(args, work, size, report)
@@ -117,7 +117,7 @@ def main(args):
         write_results(args, work, report)
         export(args, "oof_masks", inputs.image_dir(args), work, report)
     if args.predict:
-        mask_new_images(args, recipe, plan, new_sizes)
+        network_masks.mask_new_images(args, recipe, plan, new_sizes, partial(warn, report))
         if processes.is_first():
             export(args, "new_masks", args.predict, work._replace(sizes=new_sizes), report)
     return ending(args, work) if processes.is_first() else None
@@ -199,7 +199,7 @@ def seg_recipe(args, work, size):
 def finish_fold(args, work, trained):
     """Write the network of a fold's best epoch, best.pt, and the masks of its held-out images."""
     from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
-    from cam2seg.training import kept_maps
+    from cam2seg.training import kept_maps, network_masks
     best = trained.best[0]
     state = load_checkpoint(trained.out / f"epoch{best['epoch']}.pt", "unet")
     trained.model.load_state_dict(state["model"])
@@ -213,130 +213,39 @@ def finish_fold(args, work, trained):
     kept = None
     if args.keep_maps:
         kept = kept_maps.KeptMaps(trained.out, names, work.given.classes, accepted)
-    rles, peaks = predict_masks(args, [trained.model], trained.val, work.sizes, trained.settings,
-                                kept)
+    rles, peaks = network_masks.predict(args, [trained.model], trained.val, work.sizes,
+                                        trained.settings, kept)
     rles = {key: rle for key, rle in rles.items() if accepted(*key)}
     if kept:
         kept.finish(trained.k, work.sizes)
     if processes.is_first():
-        write_peaks(trained.out / "oof.csv", work.given.classes, {n: peaks[n] for n in names})
+        network_masks.write_peaks(trained.out / "oof.csv", work.given.classes,
+                                  {n: peaks[n] for n in names})
         labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
-
-
-def write_peaks(path, classes, peaks):
-    """Write the largest probability of a pixel of each class, {image name: C values}, as a CSV.
-
-    It has the form of train_cls.py's oof.csv, so that --gate reads it too.
-    """
-    from cam2seg.data.csv_files import write_csv
-    write_csv(path, ("ImageId", *classes), ([n, *p] for n, p in peaks.items()))
-
-
-def predict_masks(args, nets, batches, sizes, settings, kept=None):
-    """Run lengths {(name, class index): text} of the images in `batches`, and {name: C peaks}.
-
-    A peak is the largest probability of a pixel of the class.
-    The mean probability of the networks is brought to each image's own size and thresholded there.
-    settings: a fit.Settings, of which prepare, amp and report are used. Each process masks its part
-    of the images, and all of them get all masks. kept: a KeptMaps of these images, or None; each
-    process then masks all images.
-    """
-    import torch.nn.functional as F
-
-    from cam2seg import models
-    from cam2seg.training import epochs
-    from cam2seg.training.batches import Batches
-    if kept:
-        batches = Batches(batches.loader.dataset, batches.indices, args.batch_size, args.workers,
-                          undivided=True)
-    exclusive = args.target == "multiclass"
-    rles, peaks, mean = {}, {}, models.MeanProbability(nets, exclusive)
-    names = batches.loader.dataset.names
-    probs = (p for batch, _ in epochs.predict(mean, batches, settings.prepare, settings.amp,
-                                              f"{settings.title}masks", settings.report)
-             for p in batch)
-    for i, p in zip(batches.rows(), probs, strict=True):
-        full = F.interpolate(p[None], size=sizes[names[i]], mode="bilinear")[0].cpu().numpy()
-        peaks[names[i]] = full.max(axis=(1, 2)).clip(0, 1).tolist()  # rounding can pass 1
-        drawn = masks.exclusive(full, args.min_seg_len) if exclusive else [
-            masks.binarize(heat, args.threshold, args.min_seg_len) for heat in full]
-        rles.update({(names[i], c): masks.rle_encode(mask) for c, mask in enumerate(drawn)})
-        if kept:
-            kept.add(names[i], p.cpu().numpy(), peaks[names[i]])
-    parts = processes.all_gather((rles, peaks))
-    return ({key: rle for part, _ in parts for key, rle in part.items()},
-            {name: peak for _, part in parts for name, peak in part.items()})
-
-
-def mask_new_images(args, recipe, plan, sizes):
-    """Write new_masks.csv: masks of the images of --predict by the mean over all trained folds."""
-    import torch
-
-    from cam2seg.runs import restore
-    from cam2seg.training import kept_maps, segmenters
-    from cam2seg.training.batches import Batches, to_input
-    from cam2seg.training.fit import Settings
-    nets = [restore.network(segmenters.build, path, "unet")[0]
-            .to(plan.device, memory_format=torch.channels_last)
-            for path in folder.fold_files(args.out, "best.pt").values()]
-    pre = recipe.meta["preprocess"]
-    prepare = partial(to_input, device=plan.device, mean=pre["mean"], std=pre["std"])
-    new = ImageSet(args.predict, list(sizes), plan.dataset.size, np.zeros((len(sizes), 0)))
-    batches = Batches(new, np.arange(len(new)), args.batch_size, args.workers)
-    settings = Settings(recipe.loss, prepare, args.epochs, recipe.meta, amp=args.amp,
-                        report=plan.report)
-    kept = None
-    if args.keep_maps:
-        kept = kept_maps.KeptMaps(args.out / kept_maps.NEW[0], new.names, pre["classes"])
-    rles, _ = predict_masks(args, nets, batches, sizes, settings, kept)
-    if kept:
-        kept.finish(-1, sizes)
-    if processes.is_first():
-        labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
-        warn(args.out / "new_masks.csv", plan.report, mask_report.advice_on_networks(
-            rles, sizes, new.names, pre["classes"]))
-    plan.report("note", text=f"{args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} "
-                             "networks")
 
 
 def check_resumable(args, work, recipe, trained):
     """Raise DataError or CheckpointError where a file that --resume needs is damaged."""
     from cam2seg.runs import restore
-    from cam2seg.training import segmenters
+    from cam2seg.training import network_masks, segmenters
     restore.check_checkpoints(args.out, trained, recipe.done, segmenters.build, recipe.meta,
                               args.epochs)
     restore.networks(args.out, "best.pt", segmenters.build, "unet", recipe.meta)
-    finished_masks(args, work)
-
-
-def finished_masks(args, work):
-    """Sorted names and run lengths of the images whose fold is finished, from its CSV file."""
-    rles, names = {}, set()
-    for path in folder.fold_files(args.out, "oof_masks.csv").values():
-        found = labels.read_masks(path, inputs.image_dir(args), work.given.classes)
-        labels.check_masks(path, found, work.sizes)
-        rles.update(found.rles)
-        names |= {name for name, _ in found.rows}
-    return sorted(names), rles
-
-
-def finished_peaks(args, work):
-    """{image name: C peaks} of the images whose fold is finished, from its CSV file."""
-    from cam2seg.data.csv_files import read_all_probs
-    return read_all_probs(folder.fold_files(args.out, "oof.csv").values(), work.given.classes)
+    network_masks.finished(args, work)
 
 
 def write_results(args, work, report):
     """Write oof_masks.csv, oof.csv and metrics.json of the union of all folds; print Table 3 where
     true masks are known."""
-    names, rles = finished_masks(args, work)
+    from cam2seg.training import network_masks
+    names, rles = network_masks.finished(args, work)
     given, truth = work.given, work.truth
     labels.write_masks(args.out / "oof_masks.csv", names, given.classes, rles)
-    write_peaks(args.out / "oof.csv", given.classes, finished_peaks(args, work))
+    network_masks.write_peaks(args.out / "oof.csv", given.classes,
+                              network_masks.finished_peaks(args, work))
     print(f"\n{args.out}/oof_masks.csv: {len(names)} of {len(given.names)} images")
     taught = given.keep(np.isin(given.names, names)).y
-    warn(args.out / "oof_masks.csv", report, mask_report.advice_on_networks(
-        rles, work.sizes, names, given.classes, taught))
+    warn(report, args.out / "oof_masks.csv", rles, work.sizes, names, given.classes, taught)
     result = {"classes": given.classes, "args": folder.result_flags(args), "images": len(names)}
     if truth is not None:
         defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
@@ -354,9 +263,9 @@ def write_results(args, work, report):
     folder.write_json(args.out / "metrics.json", result)
 
 
-def warn(path, report, advice):
-    """Say what looks wrong in the mask file at `path`."""
-    for line in advice:
+def warn(report, path, *of):
+    """Say what looks wrong in the mask file at `path`; of: see mask_report.advice_on_networks."""
+    for line in mask_report.advice_on_networks(*of):
         report("warning", text=f"{path}: {line}")
 
 

@@ -38,8 +38,9 @@ ENDINGS, EXITS, INPUTS, LOCKS = (
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
-WAYS, WORK, SEG_WORK = (
-    f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work"))
+WAYS, WORK, SEG_WORK, NET_MASKS = (
+    f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
+                                               "network_masks"))
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -484,7 +485,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("trained on the held-out fold", CROSS, "for part in (plan.fold != k, plan.fold == k)",
      "for part in (plan.fold == k, plan.fold == k)"),
     ("no BatchNorm pass", "train_cls.py", 'if args.swa_bn == "update"', "if False"),
-    ("masks below the threshold", "train_seg.py", "masks.binarize(heat,",
+    ("masks below the threshold", NET_MASKS, "masks.binarize(heat,",
      "masks.binarize(1 - heat,"),
     ("an area at the bound kept by --strict-len", "make_masks.py",
      "args.min_seg_len + args.strict_len", "args.min_seg_len"),
@@ -566,7 +567,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "trained.train.loader.dataset, trained.val.indices,"),
     ("probabilities of the training images", "train_cls.py",
      "epochs.predict(trained.model, trained.val,", "epochs.predict(trained.model, trained.train,"),
-    ("new images masked by one U-Net", "train_seg.py",
+    ("new images masked by one U-Net", NET_MASKS,
      'in folder.fold_files(args.out, "best.pt").values()]',
      'in list(folder.fold_files(args.out, "best.pt").values())[:1]]'),
     ("new images mapped by one network", MAPS, "list(classifiers.nets.values()) if k == -1",
@@ -770,7 +771,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                                 "cam2seg/report/exports.py"), ["tests/test_mask_forms.py"]),
                MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py", "tests/test_classes.py"],
-               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS,
+               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, NET_MASKS: SCRIPTS,
                WORK: ["tests/test_depth_masks.py", *SCRIPTS],
                SEG_WORK: [LEAKS, "tests/test_correct.py"], PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py",

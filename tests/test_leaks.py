@@ -2,6 +2,7 @@
 images of a fold, and the networks of the other folds. All on toy networks, so that it is quick."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from cam2seg.data.dataset import ImageSet
 from cam2seg.data.labels import Labels, read_labels
 from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
 from cam2seg.runs.progress import silent
-from cam2seg.training import held_out_maps, segmentation_work, ways
+from cam2seg.training import held_out_maps, network_masks, segmentation_work, ways
 from cam2seg.training.batches import Batches
 from cam2seg.training.cross_validation import Fold
 from cam2seg.training.fit import Settings
@@ -305,7 +306,8 @@ def test_new_images_are_masked_by_the_mean_over_all_folds(photos, tmp_path, monk
         assert not warned
         args = train_seg.get_args(["--out", str(tmp_path), "--predict", str(photos), "--workers",
                                    "0", "--threshold", str(threshold)])
-        train_seg.mask_new_images(args, recipe, plan, sizes)
+        network_masks.mask_new_images(args, recipe, plan, sizes,
+                                      partial(train_seg.warn, plan.report))
         found = read_labels(tmp_path / "new_masks.csv").rles
         assert {found.get((n, c), "") for n in sizes for c in range(2)} == {mask}
     assert [line.partition("; ")[0] for line in warned] == [

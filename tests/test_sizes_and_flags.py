@@ -20,6 +20,7 @@ from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.models import MEAN, STD
 from cam2seg.runs.checkpoints import load_checkpoint
+from cam2seg.training import network_masks
 from cam2seg.training.fit import Settings
 
 
@@ -79,7 +80,7 @@ def test_unet_masks_at_the_size_of_each_image():
     sizes = {"a": (9, 5), "b": (4, 12)}
     args = train_seg.get_args(["--threshold", "0.45", "--min-seg-len", "7"])
     settings = Settings(None, lambda p: p, 1, {})
-    rles, _ = train_seg.predict_masks(args, [Net()], Two(), sizes, settings)
+    rles, _ = network_masks.predict(args, [Net()], Two(), sizes, settings)
     for i, name in enumerate("ab"):
         for c in range(2):
             mask = bilinear(logits[i, c].sigmoid().double().numpy(), sizes[name]) >= 0.45
