@@ -25,7 +25,6 @@ import numpy as np
 from cam2seg import masks, metrics
 from cam2seg.data import exports, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
-from cam2seg.data.errors import DataError
 from cam2seg.data.warps import Warps
 from cam2seg.report import mask_report
 from cam2seg.report.exports import write as write_exports
@@ -98,15 +97,15 @@ def main(args):
         names = image_folder.list_images(args.predict)
         new_sizes = inputs.scan(args.predict, names, report).sizes
 
-    from cam2seg.training import batches, cross_validation, network_masks
+    from cam2seg.training import batches, cross_validation, initial, network_masks
     trained = sorted(set(work.fold.tolist())) if args.fold is None else [args.fold]
-    initial = initial_encoders(args, work, trained)
+    encoders = initial.checkpoints(args, work, trained)
     recipe, plan = seg_recipe(args, work, size), training_plan(args, work, size, report)
-    recipe = recipe._replace(start=initial and partial(load_initial, initial, args.arch))
+    recipe = recipe._replace(start=encoders and partial(initial.load, encoders, args.arch))
     batches.check_batches(args.batch_size, work.fold, size)
     folder.start_run(args, [*args.masks, args.folds, args.ignore, args.gate, args.weights,
                             inputs.label_path(args),
-                            *((args.init / n for n in ("args.json", "folds.csv")) if initial
+                            *((args.init / n for n in ("args.json", "folds.csv")) if encoders
                               else ())],
                      work.given.classes, work.given.names, work.digests, work.fold)
     if args.resume:
@@ -121,26 +120,6 @@ def main(args):
         if processes.is_first():
             export(args, "new_masks", args.predict, work._replace(sizes=new_sizes), report)
     return ending(args, work) if processes.is_first() else None
-
-
-def initial_encoders(args, work, trained):
-    """The checkpoints {fold: path} of --init, all checked; None without that flag."""
-    if not args.init:
-        return None
-    from cam2seg.training import initial
-    if args.weights not in ("imagenet", "none"):
-        raise DataError(f"--init {args.init} and --weights {args.weights} both name the encoder's "
-                        "first weights: give one of them")
-    chosen = initial.choose(args.init, work.given.names, work.fold, trained)
-    for path in set(chosen.values()):
-        initial.encoder(path, args.arch)
-    return chosen
-
-
-def load_initial(chosen, arch, network, k):
-    """Give a new network the encoder of --init for fold k."""
-    from cam2seg.training import initial
-    network.encoder.load_state_dict(initial.encoder(chosen[k], arch).state_dict())
 
 
 def training_plan(args, work, size, report):

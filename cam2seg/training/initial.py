@@ -4,8 +4,10 @@ The network of a fold must not start from an encoder that has seen the images wh
 out, even where it has seen them without their masks.
 """
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -16,6 +18,25 @@ from ..runs import folder, restore
 from . import segmenters
 
 CHECKPOINT = "best.pt"
+
+
+def checkpoints(args: argparse.Namespace, work: Any,
+                trained: Sequence[int]) -> dict[int, Path] | None:
+    """The checkpoint {fold: path} of --init for each fold in `trained`, all checked; None without
+    that flag.
+
+    args: the flags of train_seg.py, and work: its Work. Raises what choose and encoder raise, and
+    DataError where --weights names other weights.
+    """
+    if not args.init:
+        return None
+    if args.weights not in ("imagenet", "none"):
+        raise DataError(f"--init {args.init} and --weights {args.weights} both name the encoder's "
+                        "first weights: give one of them")
+    chosen = choose(args.init, work.given.names, work.fold, trained)
+    for path in set(chosen.values()):
+        encoder(path, args.arch)
+    return chosen
 
 
 def choose(run: Path, names: Sequence[str], fold: np.ndarray,
@@ -53,3 +74,8 @@ def encoder(path: Path, arch: str) -> nn.Module:
         raise DataError(f"{path}: an encoder of {state['model_args']['arch']}, expected {arch} as "
                         "by --arch")
     return network.encoder
+
+
+def load(chosen: Mapping[int, Path], arch: str, network: nn.Module, k: int) -> None:
+    """Give a new network the encoder of --init for fold k. chosen: what `checkpoints` returned."""
+    network.encoder.load_state_dict(encoder(chosen[k], arch).state_dict())
