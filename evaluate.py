@@ -41,7 +41,7 @@ from cam2seg.data.errors import DataError
 from cam2seg.report import html_report, pictures, run_maps, score_tables
 from cam2seg.report.panels import Content
 from cam2seg.report.score_tables import EMPTY, WHOLE
-from cam2seg.runs import endings, flags, folder, inputs, processes
+from cam2seg.runs import endings, flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training import kept_maps, mask_processing
@@ -154,7 +154,8 @@ def main(args):
         for c in range(len(work.truth.classes)):
             write_contact_sheet(args, work, counts, maps, c)
     write_report(args, work, maps, report)
-    return ending(args, result)
+    dice = {t: result["masks"][t]["scores"]["dice_present"][1] for t in work.given}
+    return next_commands.after_evaluate(args, get_args([]), dice)
 
 
 def load(args, report):
@@ -307,26 +308,6 @@ def write_class_colours(args, work):
                         for c, name in enumerate(classes))
     pictures.contact_sheet(args.out / "classes.png", colours,
                            ["image", *(title for title, _ in sets)], rows)
-
-
-def ending(args, result):
-    """What the run has written, and what to look at."""
-    scores = {t: r["scores"]["dice_present"][1] for t, r in result["masks"].items()
-              if t not in (EMPTY, WHOLE)}
-    said = ", ".join(f"{t} {'-' if dice is None else format(dice, '.4f')}"
-                     for t, dice in scores.items())
-    sheets = [f"look at: {path}" for path in (
-        *args.out.glob("report.html"), *sorted((*args.out.glob("class_[0-9]*.png"),
-                                                *args.out.glob("classes.png"))))]
-    if not sheets:
-        own = endings.given(args, get_args([]), ("folds", "out", "over", "missing", "hull", "sample",
-                                                  "output_size", "class_sets", *endings.DATA))
-        own |= {k: v if v == "search" else ",".join(map(str, v))
-                for k in ("threshold", "least_component") if (v := getattr(args, k))}
-        again = endings.command("evaluate", own | {"overwrite": True}, *args.masks)
-        sheets = [f"next, for contact sheets: {again}"]
-    return endings.Ending(endings.wrote(args.out, f"Dice over present pairs: {said}"),
-                          tuple(sheets))
 
 
 def write_report(args, work, maps, report):

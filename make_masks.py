@@ -41,13 +41,13 @@ from pathlib import Path
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import exports, folds, labels
+from cam2seg.data import exports, labels
 from cam2seg.report import html_report, mask_report, run_maps
 from cam2seg.report.exports import reviewed
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
-from cam2seg.runs import endings, flags, folder, inputs, processes
+from cam2seg.runs import flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training.work import (FROM_MAPS, label_auc, load_images, own_method, read_others,
@@ -175,58 +175,9 @@ def main(args):
         write_report(args, work, (rles, ignored), report)
     if args.export:
         export(args, work, report)
-    return ending(args, work, results[-1])
-
-
-def ending(args, work, result):
-    """What the run has written, and what to look at and type next.
-
-    result: that of the last mask file in metrics.json. There is no command for a training that
-    train_seg.py would refuse: on new images, which are in no fold, on images of one fold, and on
-    empty masks.
-    """
     usual = argparse.Namespace(**{**vars(get_args([])), "method": own_method(args)})
-    own, lines = endings.given(args, usual), []
-    said = f"{sum(result['made'])} masks of {len(work.names)} images in {result['masks']}.csv"
-    if "scores" in result:
-        dice = result["scores"]["dice_present"][1]
-        said += f", Dice over present pairs {'-' if dice is None else format(dice, '.4f')}"
-    if "J and F" in result:
-        said += ", region similarity J {:.4f}, boundary F {:.4f}".format(*result["J and F"]["mean"])
-    lines += [f"look at: {args.out}/report.html"] * args.report
-    if args.review:
-        lines.append(f"look at: {args.out}/review.png")
-    else:
-        again = {"reuse_maps" if args.method in (*FROM_MAPS, "auto") else "overwrite": True}
-        again |= {"review": 20, "resume": False}
-        lines.append(f"next, to see them: {endings.command('make_masks', own | again)}")
-    path = args.out / "folds.csv"
-    if args.method in (*FROM_MAPS, "auto") and (work.fold >= 0).all():
-        path = args.cls / "folds.csv"
-    known = folds.read_folds(path) if path.is_file() else {}
-    if any(result["made"]) and len({known[n] for n in work.names if n in known}) > 1:
-        training = training_flags(args, work, own) | {
-            "masks": args.out / f"{result['masks']}.csv", "folds": path}
-        lines.append(f"next: {endings.command('train_seg', training)}")
-    return endings.Ending(endings.wrote(args.out, said), tuple(lines))
-
-
-def training_flags(args, work, own):
-    """The flags of train_seg.py that follow from those of this run, but for its masks and folds.
-
-    own: what this run was given.
-    """
-    chosen = {k: own[k] for k in ("data", "classes", *endings.MACHINE) if k in own}
-    if not args.data:
-        chosen["images"] = inputs.image_dir(args)
-    if args.labels and work.labels.rles is not None:
-        chosen["labels"] = args.labels  # true masks to score against
-    if (args.out / "ignore.csv").is_file():
-        chosen["ignore"] = args.out / "ignore.csv"
-    used = {**dict.fromkeys(("contrast", "pixels", "depth", "video")), "seg": args.seg[0]
-            }.get(args.method, args.cls)
-    return chosen | (endings.network_flags(used) if used else {}) \
-        | {"out": endings.unused(args.out.parent / "seg")}
+    return next_commands.after_make_masks(args, usual, work, results[-1],
+                                          args.method in (*FROM_MAPS, "auto"))
 
 
 def masks_from_maps(args, work, report):

@@ -27,7 +27,7 @@ from cam2seg.data import csv_files, images
 from cam2seg.data.dataset import ImageSet
 from cam2seg.data.warps import Warps
 from cam2seg.report.tables import print_table
-from cam2seg.runs import endings, flags, folder, inputs, processes
+from cam2seg.runs import flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console, Progress
 
@@ -109,7 +109,10 @@ def main(args):
     cross_validation.cross_validate(recipe, plan, folds)
     is_first = processes.is_first()
     processes.leave()
-    return ending(args, fold, size, write_results(args, labels)) if is_first else None
+    if not is_first:
+        return None
+    defaults = get_args(["--seam"] if "seam" in args else [])
+    return next_commands.after_train_cls(args, defaults, fold, size, write_results(args, labels))
 
 
 def training_plan(args, labels, fold, size, report):
@@ -240,35 +243,6 @@ def write_results(args, labels):
                 ["model", "images", *labels.classes, "mean"],
                 [[r["model"], r["images"], *r["roc_auc"], r["mean"]] for r in table])
     return table
-
-
-def ending(args, fold, size, table):
-    """What the run has written, and the next command: another fold, or masks.
-
-    size: (H, W) of the network's input.
-    """
-    own = endings.given(args, get_args(["--seam"] if "seam" in args else []))
-    own |= {"seam": True} if "seam" in args else {}
-    done = folder.fold_files(args.out, "oof.csv")
-    left = sorted(set(fold.tolist()) - set(done))
-    auc = next(r["mean"] for r in table[::-1] if r["model"].endswith("all images"))
-    said = "no mean ROC-AUC" if auc is None else f"mean ROC-AUC {auc:.4f}"
-    result = endings.wrote(args.out, f"{said} on {table[0]['images']} held-out images")
-    if left:
-        following = {**own, "overwrite": False, "fold": left[0], "resume": True}
-        return endings.Ending(result, (f"next: {endings.command('train_cls', following)}",))
-    masks = {"cls": args.out, "out": endings.unused(args.out.parent / "masks"), "gate": "labels",
-             "search": "labels", "review": 20}
-    if max(size) <= 32 and "seam" not in args:  # one cell makes no mask (DEV-35)
-        masks["target_layer"] = "features.5"
-    shared = {k: own[k] for k in (*endings.DATA, *endings.MACHINE, "batch_size") if k in own}
-    then = [f"next: {endings.command('make_masks', shared | masks)}"]
-    if "seam" not in args and "target_layer" not in masks:
-        auto = {"cls": args.out, "out": endings.unused(args.out.parent / "auto"), "method": "auto",
-                "review": 20}
-        then.append("or, as the labels choose for each class: "
-                    + endings.command("make_masks", shared | auto))
-    return endings.Ending(result, tuple(then))
 
 
 def table1(model, y, probs):

@@ -29,7 +29,7 @@ from cam2seg.data.warps import Warps
 from cam2seg.report import mask_report
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.tables import print_table
-from cam2seg.runs import endings, flags, folder, inputs, processes
+from cam2seg.runs import flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console, over
 from cam2seg.training.segmentation_work import load, named
@@ -119,7 +119,9 @@ def main(args):
         network_masks.mask_new_images(args, recipe, plan, new_sizes, partial(warn, report))
         if processes.is_first():
             export(args, "new_masks", args.predict, work._replace(sizes=new_sizes), report)
-    return ending(args, work) if processes.is_first() else None
+    if not processes.is_first():
+        return None
+    return next_commands.after_train_seg(args, get_args([]), work)
 
 
 def training_plan(args, work, size, report):
@@ -274,31 +276,6 @@ def pixel_scores(names, work, rows):
 def network_name(arch):
     """The name of the network in a table."""
     return "SegNet" if arch == "segnet" else f"U-Net ({arch})"
-
-
-def ending(args, work):
-    """What the run has written, and the next command: another fold, scores, or new images."""
-    own = endings.given(args, get_args([]))
-    if "mask_cut" in own:
-        own["mask_cut"] = args.mask_cut or "centre"
-    done = folder.fold_files(args.out, "oof_masks.csv")
-    left = sorted(set(work.fold.tolist()) - set(done))
-    result = endings.wrote(args.out, f"held-out masks of {int(np.isin(work.fold, [*done]).sum())} "
-                                     f"of {len(work.fold)} images")
-    following, then = {**own, "overwrite": False, "resume": True}, []
-    if left:
-        then = [endings.command("train_seg", {**following, "fold": left[0]})]
-    elif not args.predict:
-        then = [endings.command("train_seg", {**following, "predict": "FOLDER_OF_NEW_IMAGES"})]
-    if not left and not args.predict and work.truth is not None:
-        titles = [f"{'segnet' if args.arch == 'segnet' else 'unet'}={args.out}/oof_masks.csv"]
-        if len(args.masks) == 1 and args.masks[0] != inputs.label_path(args):
-            titles.insert(0, f"masks={args.masks[0]}")
-        shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}
-        scores = {"folds": args.folds, "out": endings.unused(args.out.parent / "eval")}
-        then.insert(0, endings.command("evaluate", shared | scores, *titles))
-    return endings.Ending(result, tuple(f"{'or' if n else 'next'}: {line}"
-                                        for n, line in enumerate(then)))
 
 
 if __name__ == "__main__":

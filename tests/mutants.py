@@ -33,8 +33,8 @@ CHECKPOINTS, PROGRESS, RESTORE, RUN_FOLDER, STREAMS = (
     f"cam2seg/runs/{name}.py" for name in ("checkpoints", "progress", "restore", "folder",
                                            "streams"))
 CLASSES, STORED = "cam2seg/data/classes.py", "cam2seg/data/stored_maps.py"
-ENDINGS, EXITS, INPUTS, LOCKS = (
-    f"cam2seg/runs/{name}.py" for name in ("endings", "exits", "inputs", "locks"))
+ENDINGS, EXITS, INPUTS, LOCKS, NEXT = (
+    f"cam2seg/runs/{name}.py" for name in ("endings", "exits", "inputs", "locks", "next_commands"))
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
@@ -687,20 +687,20 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "if then.get(k, default) == default}"),
     ("the next run into a folder that holds one", ENDINGS,
      '    while (found / "args.json").exists():', "    while False:"),
-    ("the next masks into a folder that holds a run", "train_cls.py",
+    ("the next masks into a folder that holds a run", NEXT,
      'endings.unused(args.out.parent / "masks")', 'args.out.parent / "masks"'),
-    ("the next scores into a folder that holds a run", "train_seg.py",
+    ("the next scores into a folder that holds a run", NEXT,
      'endings.unused(args.out.parent / "eval")', 'args.out.parent / "eval"'),
-    ("the next masks of a layer of one cell", "train_cls.py", "if max(size) <= 32 and", "if False and"),
-    ("a training on empty masks follows", "make_masks.py", 'if any(result["made"]) and len(',
+    ("the next masks of a layer of one cell", NEXT, "if max(size) <= 32 and", "if False and"),
+    ("a training on empty masks follows", NEXT, 'if any(result["made"]) and len(',
      "if len("),
-    ("a training on one fold follows", "make_masks.py", "if n in known}) > 1:",
+    ("a training on one fold follows", NEXT, "if n in known}) > 1:",
      "if n in known}) > 0:"),
     ("parameters that a method does not have", "cam2seg/report/mask_report.py",
      'gives more of them" if cell else', 'gives more of them" if True else'),
     ("half of what a class lacks told", FOLDS, '+ ["without it"] * (N - n < 2)', ""),
     ("the only class to be left out", FOLDS, "if len(with_class) > 1 else", "if True else"),
-    ("classes of --classes not handed on to a training", "make_masks.py",
+    ("classes of --classes not handed on to a training", NEXT,
      '("data", "classes", *endings.MACHINE)', '("data", *endings.MACHINE)'),
     ("classes of a run of some classes not handed on", ENDINGS,
      '"lr_encoder": 1e-4, "classes": None}', '"lr_encoder": 1e-4}'),
@@ -781,7 +781,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                STREAMS: ["tests/test_streams.py"],
                RUN_FOLDER: ["tests/test_seam_runs.py", "tests/test_same_run.py", "tests/test_links.py",
                             "tests/test_stopping.py"],
-               **dict.fromkeys((ENDINGS, EXITS), ["tests/test_talk.py"]),
+               **dict.fromkeys((ENDINGS, EXITS, NEXT), ["tests/test_talk.py"]),
                PROGRESS: ["tests/test_runs.py", "tests/test_talk.py"],
                CROSS: ["tests/test_training.py"],
                IMAGES: ["tests/test_images.py", "tests/test_same_run.py", "tests/test_talk.py"],

@@ -15,7 +15,7 @@ from PIL import Image
 import train_cls
 from cam2seg.data import copies
 from cam2seg.data.labels import Labels
-from cam2seg.runs import endings, inputs, processes, progress
+from cam2seg.runs import endings, inputs, next_commands, processes, progress
 from cam2seg.runs.exits import run
 from cam2seg.runs.folder import write_json
 from cam2seg.runs.progress import Console, Progress
@@ -204,11 +204,11 @@ def test_masks_of_networks_of_some_classes_lead_to_a_training_of_these(tmp_path)
     args = make_masks.get_args(["--data", "d", "--method", "seg", "--seg", f"{tmp_path}/seg",
                                 "--out", f"{tmp_path}/masks"])
     own = endings.given(args, make_masks.get_args([]))
-    found = make_masks.training_flags(args, None, own)
+    found = next_commands.training_flags(args, None, own)
     assert (found["classes"], found["out"]) == (["3"], tmp_path / "seg2")
     args = make_masks.get_args(["--data", "d", "--method", "contrast", "--classes", "2", "1"])
     own = endings.given(args, make_masks.get_args([]))
-    assert make_masks.training_flags(args, None, own)["classes"] == ["2", "1"]
+    assert next_commands.training_flags(args, None, own)["classes"] == ["2", "1"]
 
 
 @pytest.mark.parametrize("made, folds, trains", [
@@ -219,7 +219,8 @@ def test_no_training_follows_that_would_be_refused(tmp_path, made, folds, trains
     make_masks = SCRIPTS["make_masks"]
     args = make_masks.get_args(["--data", "d", "--method", "contrast", "--out", str(tmp_path)])
     work = Namespace(names=["a.png", "b.png", "new.png"], labels=None)
-    lines = make_masks.ending(args, work, {"made": made, "masks": "masks"}).then
+    lines = next_commands.after_make_masks(args, make_masks.get_args([]), work,
+                                           {"made": made, "masks": "masks"}, False).then
     assert any("train_seg.py" in line for line in lines) == trains
 
 
@@ -263,11 +264,14 @@ def test_the_second_way_to_masks_that_train_cls_names_runs(runs, shapes, tmp_pat
     """The choice by labels, where the last layer has more than one cell."""
     args = train_cls.get_args(["--data", str(shapes), "--out", str(runs / "cls"), "--workers", "0",
                                "--device", "cpu"])
+    defaults = train_cls.get_args([])
     table = [{"mean": 0.9, "model": "b0, all images", "images": 8}]
     for size, count in (((64, 64), 2), ((32, 32), 1)):
-        then = "\n".join(train_cls.ending(args, np.array([0, 1]), size, table).then)
+        then = "\n".join(next_commands.after_train_cls(args, defaults, np.array([0, 1]), size,
+                                                      table).then)
         assert len(following(then)) == count
-    then = "\n".join(train_cls.ending(args, np.array([0, 1]), (64, 64), table).then)
+    then = "\n".join(next_commands.after_train_cls(args, defaults, np.array([0, 1]), (64, 64),
+                                                  table).then)
     script, flags = following(then)[1]
     assert script == "make_masks" and "auto" in flags
     assert call(script, *flags, "--out", tmp_path / "auto", "--no-aug-smooth") == 0
