@@ -5,16 +5,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..data import exports, images
 from ..data.colours import class_colours
 from ..data.csv_files import read_csv
 from ..masks import decode_all, overlapping
-from .pictures import PAPER
+from .pictures import PAPER, legend
 
 LONGEST_JPEG = 65500  # pixels
-BOX, GAP = 12, 6
 
 
 def write(out: Path, title: str, made: exports.Made, forms: Sequence[str], over: exports.Over,
@@ -82,21 +81,11 @@ def outline(mask: np.ndarray, width: int) -> np.ndarray:
 def with_legend(picture: np.ndarray, classes: Sequence[str],
                 shown: Sequence[bool]) -> Image.Image:
     """A picture uint8 (H, W, 3) with the colours and names of the shown classes below it."""
-    font, colours = ImageFont.load_default(BOX), class_colours(len(classes))
-    entries = [(k[:60], c) for k, c, s in zip(classes, colours, shown, strict=True) if s] \
-        or [("no mask", PAPER)]
+    colours = class_colours(len(classes))
+    entries = [(k[:60], c) for k, c, s in zip(classes, colours, shown, strict=True) if s]
     H, W = picture.shape[:2]
-    places, x, y, width = [], GAP, H + GAP, W
-    for text, colour in entries:
-        wide = BOX + GAP + int(font.getlength(text)) + 2 * GAP
-        if x > GAP and x + wide > W:
-            x, y = GAP, y + BOX + GAP
-        places.append((x, y, text, colour))
-        x, width = x + wide, max(width, x + wide)
-    canvas = Image.new("RGB", (width, y + BOX + GAP), PAPER)
+    strip = legend(entries or [("no mask", PAPER)], W)
+    canvas = Image.new("RGB", (strip.width, H + strip.height), PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for x, y, text, colour in places:
-        draw.rectangle((x, y, x + BOX - 1, y + BOX - 1), colour)
-        draw.text((x + BOX + GAP, y - 2), text, "black", font)
+    canvas.paste(strip, (0, H))
     return canvas

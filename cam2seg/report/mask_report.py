@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..data import images
+from ..data.colours import COLOURS
 from ..data.csv_files import write_csv
 from ..masks import label_components, rle_decode
 from ..metrics import mask_counts
@@ -15,6 +16,8 @@ from .tables import print_table
 
 QUANTILES = (0.1, 0.5, 0.9)
 LEAST_AUC = 0.7
+MISSING = 3.0  # the doubt of a labelled image without a mask
+MOST_COLOURS = 20  # that a legend names
 
 
 def measure_areas(rles: Mapping[tuple[str, int], str], names: Sequence[str],
@@ -161,7 +164,7 @@ def doubt(areas: np.ndarray, y: np.ndarray | None, ignored: np.ndarray) -> np.nd
             left_out = ignored[made, c]
             score[made, c] = left_out / (left_out + areas[made, c]) + np.minimum(far, 1)
         if y is not None:
-            score[y[:, c].astype(bool) & ~made, c] = 3.0
+            score[y[:, c].astype(bool) & ~made, c] = MISSING
     return score
 
 
@@ -182,11 +185,22 @@ def write_review(out: Path, image_dir: Path, work: Any, rles: Mapping[tuple[str,
               [(work.names[i], work.classes[c], f"{score[i, c]:.4f}", int(areas[i, c]))
                for i, c in chosen])
     sure = [k for k in order[::-1] if k not in chosen][:4]
-    rows = [(f"{work.names[i]}  {work.classes[c]}  doubt {score[i, c]:.2f}",
-             _review_pictures(image_dir, work, rles, ignored, i, c)) for i, c in chosen + sure]
-    pictures.contact_sheet(out / "review.png", f"look first at these {len(chosen)}; the last "
-                           f"{len(sure)} are the surest", ["image", "mask", "left out of training"],
-                           rows)
+
+    def row(i, c):
+        said = f"{work.names[i]}  class {work.classes[c]}  doubt {score[i, c]:.2f}"
+        return (said + (": labelled, and no mask" if score[i, c] == MISSING else ""),
+                _review_pictures(image_dir, work, rles, ignored, i, c))
+
+    rows = [row(i, c) for i, c in chosen]
+    if sure:
+        rows += [(f"the {len(sure)} surest masks, to compare with", []), *(row(*k) for k in sure)]
+    shown = sorted({c for _, c in chosen + sure})
+    colours = [(f"mask of class {work.classes[c]}"[:60], COLOURS[c % len(COLOURS)])
+               for c in shown[:MOST_COLOURS]]
+    pictures.contact_sheet(
+        out / "review.png", f"look first at these {len(chosen)} masks, the most doubtful on top",
+        ["image", "mask", "left out of training"], rows,
+        colours=[*colours, ("left out of training, because it is in doubt", (255, 255, 255))])
 
 
 def _review_pictures(image_dir, work, rles, ignored, i, c):

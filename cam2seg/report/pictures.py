@@ -11,8 +11,9 @@ from ..data.files import whole_file
 
 COLOUR_NAMES = ("orange", "sky blue", "green", "yellow", "vermilion", "purple", "blue")
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-GAP, LABEL = 6, 14
+GAP, LABEL, BOX = 6, 16, 12
 PAPER = (225, 228, 232)  # neither black nor white, so that the edge of every picture shows
+EDGE = (110, 118, 126)
 
 
 def paint(image: np.ndarray, masks: np.ndarray, alpha: float = 0.45) -> np.ndarray:
@@ -39,30 +40,61 @@ def black_white(mask: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(path: Path | str, title: str, columns: Sequence[str],
-                  rows: Sequence[tuple[str, Sequence[np.ndarray]]], width: int = 200) -> None:
+                  rows: Sequence[tuple[str, Sequence[np.ndarray]]], width: int = 200,
+                  colours: Sequence[tuple[str, tuple[int, int, int]]] = ()) -> None:
     """Write a PNG with a title, the heads of the columns, and one line of pictures for each row.
 
-    rows: list of (caption, pictures uint8 (H, W, 3)). The longer side of every picture is scaled
-    to `width` pixels.
+    rows: list of (caption, pictures uint8 (H, W, 3)). A row without pictures is a heading under a
+    line across the sheet. The longer side of every picture is scaled to `width` pixels. colours:
+    names and colours of a legend.
     """
-    font = ImageFont.load_default(12)
+    font, large = ImageFont.load_default(12), ImageFont.load_default(14)
     scaled = [(caption, [_fit(p, width) for p in pictures]) for caption, pictures in rows]
-    heights = [max(p.height for p in pictures) + LABEL + GAP for _, pictures in scaled]
+    heights = [max((p.height for p in pictures), default=2 * GAP) + LABEL + GAP
+               for _, pictures in scaled]
     total_width = len(columns) * (width + GAP) + GAP
-    sheet = Image.new("RGB", (total_width, 2 * (LABEL + GAP) + sum(heights) + GAP), PAPER)
+    strip = legend(colours, total_width) if colours else Image.new("RGB", (total_width, 0))
+    top = LABEL + GAP + strip.height
+    sheet = Image.new("RGB", (max(total_width, strip.width), top + LABEL + GAP + sum(heights) + GAP),
+                      PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP // 2), title, "black", ImageFont.load_default(14))
-    y = LABEL + GAP
+    draw.text((GAP, GAP // 2), title, "black", large)
+    sheet.paste(strip, (0, LABEL + GAP))
     for i, column in enumerate(columns):
-        draw.text((GAP + i * (width + GAP), y), _shorten(column, width, font), "black", font)
-    y += LABEL + GAP
+        draw.text((GAP + i * (width + GAP), top), _shorten(column, width, font), "black", font)
+    y = top + LABEL + GAP
     for (caption, pictures), height in zip(scaled, heights, strict=True):
-        draw.text((GAP, y - 2), caption, (90, 90, 90), font)
+        if pictures:
+            draw.text((GAP, y - 2), caption, (90, 90, 90), font)
+        else:
+            draw.line((GAP, y + GAP, sheet.width - GAP, y + GAP), EDGE, 2)
+            draw.text((GAP, y + 2 * GAP), caption, "black", large)
         for i, picture in enumerate(pictures):
-            sheet.paste(picture, (GAP + i * (width + GAP), y + LABEL))
+            x = GAP + i * (width + GAP)
+            sheet.paste(picture, (x, y + LABEL))
+            draw.rectangle((x - 1, y + LABEL - 1, x + picture.width, y + LABEL + picture.height),
+                           outline=EDGE)
         y += height
     with whole_file(path, "wb") as file:
         sheet.save(file, format="PNG")
+
+
+def legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> Image.Image:
+    """A strip with names and their colours, as wide as `width`, or as the longest name."""
+    font, places, x, y, widest = ImageFont.load_default(BOX), [], GAP, GAP, width
+    for text, colour in entries:
+        wide = BOX + GAP + int(font.getlength(text)) + 2 * GAP
+        if x > GAP and x + wide > width:
+            x, y = GAP, y + BOX + GAP
+        places.append((x, y, text, colour))
+        x, widest = x + wide, max(widest, x + wide)
+    strip = Image.new("RGB", (widest, y + BOX + GAP), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for x, y, text, colour in places:
+        if colour != PAPER:
+            draw.rectangle((x - 1, y - 1, x + BOX, y + BOX), colour, EDGE)
+        draw.text((x + BOX + GAP, y - 2), text, "black", font)
+    return strip
 
 
 def _fit(picture, width):
