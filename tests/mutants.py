@@ -614,6 +614,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "if path.is_symlink() or recorded(out).get(name) == digest(path):", "if path.exists():"),
     ("export: half of it stays", EXPORTS, "    finally:\n        _remove(tmp)\n", "    finally:\n        pass\n"),
     ("export: the record leads out", EXPORTS, "if Path(name).name == name}", "}"),
+    ("overlay: no outline along the border", "cam2seg/report/exports.py", "np.pad(inner, 1)",
+     'np.pad(inner, 1, mode="edge")'),
     ("overlay: no outline", "cam2seg/report/exports.py", "return mask & ~inner", "return mask & False"),
     ("a changed correction goes unnoticed", RUN_FOLDER,
      'else digest(path)\n', 'else "" if Path(path).is_dir() else digest(path)\n'),

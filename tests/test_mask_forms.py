@@ -259,6 +259,33 @@ def test_overlays_show_colours_outlines_and_names(three, tmp_path):
     assert (painted[ring] == COLOURS[0]).all() and (painted[~mask[0]] == 100).all()
 
 
+def test_a_mask_of_the_whole_image_has_an_outline_along_the_border():
+    image = np.full((9, 12, 3), 100, np.uint8)
+    painted = forms.overlay(image, np.ones((1, 9, 12), bool))
+    assert (painted[1:-1, 1:-1] == np.round(0.7 * 100 + 0.3 * np.array(COLOURS[0]))).all()
+    painted[1:-1, 1:-1] = COLOURS[0]
+    assert (painted == COLOURS[0]).all()
+    half = np.zeros((1, 9, 12), bool)
+    half[:, :, :6] = True
+    drawn = (forms.overlay(image, half) == COLOURS[0]).all(axis=2)
+    assert drawn[:, 0].all() and drawn[:, 5].all() and drawn[0, :6].all() and drawn[8, :6].all()
+    assert drawn.sum() == 2 * 9 + 2 * 4
+
+
+def test_the_legend_of_an_overlay_says_how_large_the_masks_are(monkeypatch):
+    said = []
+    real = forms.legend
+    monkeypatch.setattr(forms, "legend", lambda entries, width: said.append(entries)
+                        or real(entries, width))
+    image = np.zeros((40, 50, 3), np.uint8)
+    picture = forms.with_legend(image, ["a", "b", "c", "d"], [1.0, 0, 0.3749, 0.0005])
+    assert [name for name, _ in said[0]] == ["a 100%", "c 37.5%", "d 0.05%"]
+    assert [colour for _, colour in said[0]] == [COLOURS[0], COLOURS[2], COLOURS[3]]
+    assert picture.height > 40 and (np.array(picture)[:40, :50] == 0).all()
+    forms.with_legend(image, ["a"], [0.0])
+    assert [name for name, _ in said[1]] == ["no mask"]
+
+
 # The guesses of the readers
 
 

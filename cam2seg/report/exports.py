@@ -46,7 +46,7 @@ def write_overlays(folder: Path, made: exports.Made, over: exports.Over) -> None
     for name in over(made.names, f"writing {folder.stem}"):
         image = images.open_image(made.image_dir / name)
         drawn = decode_all(made.rles, name, made.sizes[name], len(made.classes))
-        picture = with_legend(overlay(image, drawn), made.classes, drawn.any(axis=(1, 2)))
+        picture = with_legend(overlay(image, drawn), made.classes, drawn.mean(axis=(1, 2)))
         path = folder / made.files[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         if max(picture.size) > LONGEST_JPEG:
@@ -70,19 +70,22 @@ def overlay(image: np.ndarray, masks: np.ndarray, alpha: float = 0.3) -> np.ndar
 
 def outline(mask: np.ndarray, width: int) -> np.ndarray:
     """The pixels of a mask that are at most `width` steps along rows and columns from a pixel
-    outside it; beyond the border of the image there is none."""
+    outside it. All beyond the border of the image is outside, so that a mask of the whole image has
+    an outline too."""
     inner = mask
     for _ in range(width):
-        around = np.pad(inner, 1, mode="edge")
+        around = np.pad(inner, 1)
         inner = inner & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return mask & ~inner
 
 
 def with_legend(picture: np.ndarray, classes: Sequence[str],
-                shown: Sequence[bool]) -> Image.Image:
-    """A picture uint8 (H, W, 3) with the colours and names of the shown classes below it."""
+                parts: Sequence[float]) -> Image.Image:
+    """A picture uint8 (H, W, 3) with the colours and names of the classes that have a mask below
+    it, and how large these are. parts: C areas of masks as parts of the image."""
     colours = class_colours(len(classes))
-    entries = [(k[:60], c) for k, c, s in zip(classes, colours, shown, strict=True) if s]
+    entries = [(f"{k[:60]} {100 * part:.3g}%", c)
+               for k, c, part in zip(classes, colours, parts, strict=True) if part]
     H, W = picture.shape[:2]
     strip = legend(entries or [("no mask", PAPER)], W)
     canvas = Image.new("RGB", (strip.width, H + strip.height), PAPER)
