@@ -55,8 +55,8 @@ def contact_sheet(path: Path | str, title: str, columns: Sequence[str],
     total_width = len(columns) * (width + GAP) + GAP
     strip = legend(colours, total_width) if colours else Image.new("RGB", (total_width, 0))
     top = LABEL + GAP + strip.height
-    sheet = Image.new("RGB", (max(total_width, strip.width), top + LABEL + GAP + sum(heights) + GAP),
-                      PAPER)
+    size = max(total_width, strip.width), top + LABEL + 2 * GAP + sum(heights)
+    sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP // 2), title, "black", large)
     sheet.paste(strip, (0, LABEL + GAP))

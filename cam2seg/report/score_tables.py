@@ -9,11 +9,11 @@ from .. import metrics
 from .tables import print_table
 
 EMPTY, WHOLE = "nothing predicted", "whole image"  # the rows of the baselines
-ABOUT_BASELINES = (f"The row '{EMPTY}' is what no mask at all scores, and '{WHOLE}' is what a mask "
-                   "of all pixels scores for each class that an image has. Masks that score no "
-                   "more than these two have not found the place of a defect.")
-TITLES = {"dice_pairs": "Dice over all pairs of an image and a class, 1 where both masks are empty  "
-          "[P-6]",
+ABOUT_BASELINES = (f"Two rows are there to compare with: '{EMPTY}' has no mask at all, and "
+                   f"'{WHOLE}' has a mask of all pixels for each class of an image. Masks that "
+                   "score no more than these two have not found the place of a defect.")
+TITLES = {"dice_pairs": "Dice over all pairs of an image and a class, 1 where both masks are empty"
+          "  [P-6]",
           "dice_present": "Dice over present pairs, those that have a true mask",
           "dice_dataset": "Dice of all pixels of a class",
           "iou": "IoU of all pixels of a class",
@@ -65,8 +65,8 @@ def print_scores(result: Mapping[str, Any]) -> None:
     size = f" at {result['size'][0]} x {result['size'][1]} pixels" if result["size"] else ""
     print(f"\n{result['images']} images{which} are scored{size}. {left_out(result)}".rstrip())
     print(ABOUT_BASELINES)
-    print("The column 'mean' is over all pairs in the first two tables, and over the classes in the "
-          "others." + (" 'of folds' is the mean of the folds, and 'sd' their standard deviation."
+    print("The column 'mean' is over all pairs in the first two tables, and over the classes in "
+          "the others." + (" 'of folds' is the mean of the folds, and 'sd' their standard deviation."
                        if any(r["folds"] for r in result["masks"].values()) else ""))
     for score in metrics.SCORES:
         header, rows = [score, *result["classes"], "mean"], []

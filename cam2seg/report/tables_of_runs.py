@@ -151,8 +151,8 @@ def table3(run: Run, runs: Sequence[Run]) -> Html:
     made = table(f"Table 3: masks compared on the same {run.metrics['images']} images",
                  ["masks", *paper.READINGS.values(), "IoU", "ratio", "paper's Dice",
                   "paper's experiment", "made by"], rows, range(first, len(rows)))
-    return join([made, tag("p", f"{ABOUT_BASELINES} Ratio: Dice over present pairs, divided by that of a U-Net on the "
-                           "true masks. The paper's figures have the ratios "
+    return join([made, tag("p", f"{ABOUT_BASELINES} Ratio: Dice over present pairs, divided by "
+                           "that of a U-Net on the true masks. The paper's figures have the ratios "
                            + " and ".join(f"{figures[k] / figures[paper.FULL]:.3f} ({k})"
                                           for k in (paper.CAM, paper.WEAK)) + ".", class_="note")])
 
