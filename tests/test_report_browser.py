@@ -29,9 +29,16 @@ frame.onload = () => {
   const page = frame.contentDocument, root = page.documentElement
   const far = [...page.body.querySelectorAll("*")].filter(e => !e.closest(".scroll")
     && e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.tagName)
+  const figure = page.querySelector(".panels figure"), widths = []
+  const click = () => {
+    widths.push(figure.querySelector("img").clientWidth, root.scrollWidth - root.clientWidth)
+    figure.querySelector("summary").click()
+  }
+  click(), click(), click()
   said.textContent = JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth, far,
     milliseconds: performance.now() - start, boxes: page.querySelectorAll(".scroll").length,
-    broken: [...page.images].filter(i => !i.naturalWidth).length, images: page.images.length,
+    widths, images: page.images.length,
+    broken: [...page.images].filter(i => !i.naturalWidth).length,
     requests: frame.contentWindow.performance.getEntriesByType("resource").length,
     small: [...page.querySelectorAll("p,td,th,li,figcaption,summary")].filter(e =>
       parseFloat(frame.contentWindow.getComputedStyle(e).fontSize) < 12).length})
@@ -85,3 +92,5 @@ def test_a_browser_shows_the_page_without_an_error_or_a_sideways_scroll(site, wi
     assert found["images"] > 12 and found["broken"] == 0 and found["requests"] == 0
     assert found["boxes"] > 3 and found["small"] == 0
     assert errors == []
+    small, _, large, aside, again, _ = found["widths"]  # before a click, after it, after a second
+    assert large > 1.8 * small and again == small and aside == 0

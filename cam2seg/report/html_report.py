@@ -136,7 +136,8 @@ def _panels(content, over):
     chosen = (panels.by_doubt if content.truth is None else panels.by_dice)(content)
     if not chosen:
         return None
-    said = "Masks are white. A map is dark where it is 0 and bright where it is 1." + (
+    said = "A click or a tap on a picture shows it larger, and a second one as before. Masks are " \
+        "white. A map is dark where it is 0 and bright where it is 1." + (
         " The images are the best, the median and the worst of each class." if content.truth
         is not None else " No truth is known: the images are the surest and the least sure ones. "
         "A mask is doubtful where pixels were left out of it, where its area is far from the "

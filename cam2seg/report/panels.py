@@ -13,7 +13,7 @@ from PIL import Image
 from .. import masks, metrics
 from ..data import images
 from . import mask_report, pictures
-from .page import Html, join, tag
+from .page import Html, details, join, tag
 
 SIDE, WIDE = 360, 640  # pixels of the longer side of a picture, and of one wider than WIDER
 WIDER = 2.5  # widths in one height
@@ -146,6 +146,6 @@ def _figure(picture, alt, caption, form):
     small = picture.resize(size, Image.Resampling.BOX)  # a thin mask becomes grey and stays
     small.save(file, form, **({"quality": 80} if form == "JPEG" else {"optimize": True}))
     data = base64.b64encode(file.getvalue()).decode()
-    return tag("figure", tag("img", src=f"data:image/{form.lower()};base64,{data}", alt=alt,
-                             width=size[0], height=size[1], decoding="async"),
-               tag("figcaption", caption))
+    image = tag("img", src=f"data:image/{form.lower()};base64,{data}", alt=alt, width=size[0],
+                height=size[1], decoding="async")
+    return tag("figure", details(image), tag("figcaption", caption))  # a click makes it larger

@@ -48,6 +48,12 @@ tr.other th{{font-weight:400}}
 figure{{margin:0;min-width:0}}
 figure svg,figure img{{display:block;width:100%;height:auto}}
 figure img{{background:{HEAD};border:1px solid {RULE}}}
+figure details{{margin:0}}
+figure summary{{display:block;padding:0;cursor:zoom-in}}
+figure summary::-webkit-details-marker{{display:none}}
+figure:has([open]){{grid-column:1/-1}}
+figure [open] summary{{cursor:zoom-out}}
+figure [open] img{{width:min(100%,45rem);max-height:90vh;object-fit:contain}}
 figcaption{{margin-top:.2rem;line-height:1.35}}
 svg text{{font:13px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
  fill:{INK}}}
@@ -65,6 +71,8 @@ summary{{cursor:pointer;font-weight:600;padding:.3rem 0}}
  .panels{{grid-template-columns:repeat(5,1fr)}}
  .panels.wide{{grid-template-columns:repeat(3,1fr)}}
  .charts{{grid-template-columns:repeat(3,1fr)}}
+ figure:has([open]){{grid-column:auto}}
+ figure [open] img{{width:100%}}
  figure,tr,summary{{break-inside:avoid}}
  h2,h3,caption,.legend,summary,p.note{{break-after:avoid}}
  details::details-content{{content-visibility:visible;block-size:auto}}
