@@ -112,7 +112,8 @@ def masks_from_auto(args: argparse.Namespace, work: Work, report: Callable,
     model = model or fitted.write(args.out, work.classes,
                                   auto_masks.fit(log_image, maps_of, y, probs, work.fold, report))
     rows = auto_masks.choice_rows(model, work.classes)
-    show("What the labels choose for each class, [C-22]", auto_masks.COLUMNS, rows)
+    show("What the labels choose for each class: the first of contrast, network and product that "
+         "tells as much as is needed, else the map [C-22]; 0.5 is a guess", auto_masks.COLUMNS, rows)
     made = label_only.make_masks(
         lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]),
                                             model), work.names, y, report)
