@@ -240,10 +240,23 @@ def test_train_seg_warns_of_held_out_masks_that_look_wrong(tmp_path, capsys):
     work = Namespace(given=given, truth=None, sizes=dict.fromkeys(names, (4, 4)))
     SCRIPTS["train_seg"].write_results(args, work, Console(quiet=True))
     assert [line.partition("; ")[0] for line in capsys.readouterr().err.splitlines()] == [
-        f"{tmp_path}/oof_masks.csv: class 1: the typical mask covers more than half of the image, "
-        "which is rarely a defect",
         f"{tmp_path}/oof_masks.csv: class 2: no held-out image has a mask, where 1 of 2 have one "
-        "to learn from"]
+        "to learn from",
+        f"{tmp_path}/oof_masks.csv: class 1: the typical mask covers more than half of the image, "
+        "which is rarely a defect"]
+
+
+@pytest.mark.parametrize("flags, shown", [
+    ([], None), (["--export", "png"], None), (["--export", "png", "overlay"], "oof_masks_overlay"),
+    (["--export", "overlay", "--predict", "new"], "new_masks_overlay")])
+def test_train_seg_names_its_overlays(tmp_path, flags, shown):
+    get_args = SCRIPTS["train_seg"].get_args
+    args = get_args(["--data", "d", "--out", str(tmp_path), *flags])
+    work = Namespace(fold=np.array([0, 1]), truth=None)
+    lines = next_commands.after_train_seg(args, get_args([]), work).then
+    assert [line for line in lines if line.startswith("look at")] == (
+        [f"look at: {tmp_path}/{shown}"] if shown else [])
+    assert sum(line.startswith("next: ") for line in lines) == 1  # another fold
 
 
 def test_what_was_written_is_named_with_its_folds(tmp_path):

@@ -134,7 +134,7 @@ def advice_on_networks(rles: Mapping[tuple[str, int], str], sizes: Mapping[str, 
     rles: {(name, class index): run lengths}; sizes: {name: (H, W)}. y: (N, C), which images have a
     mask of the class to learn from; None for new images, where a class may well have no mask.
     """
-    areas, said = measure_areas(rles, names, len(classes)), []
+    areas, said, large = measure_areas(rles, names, len(classes)), [], []
     pixels = np.array([sizes[name][0] * sizes[name][1] for name in names])
     for c, name in enumerate(classes):
         part = (areas[:, c] / pixels)[areas[:, c] > 0]
@@ -144,8 +144,8 @@ def advice_on_networks(rles: Mapping[tuple[str, int], str], sizes: Mapping[str, 
                         f"{len(names)} have one to learn from; more --epochs help while the losses "
                         "still fall")
         elif len(part) and np.median(part) > 0.5:
-            said.append(_covers_much(name, "--export overlay"))
-    return said
+            large.append(name)
+    return said + ([_covers_much(", ".join(large), "--export overlay")] if large else [])
 
 
 def doubt(areas: np.ndarray, y: np.ndarray | None, ignored: np.ndarray) -> np.ndarray:

@@ -118,7 +118,9 @@ def after_train_seg(args: argparse.Namespace, defaults: argparse.Namespace, work
         shared = {k: own[k] for k in (*endings.DATA, "quiet") if k in own}
         scores = {"folds": args.folds, "out": endings.unused(args.out.parent / "eval")}
         then.insert(0, endings.command("evaluate", shared | scores, *titles))
-    return Ending(result, tuple(f"{'or' if n else 'next'}: {line}" for n, line in enumerate(then)))
+    shown = f"look at: {args.out}/{'new' if args.predict else 'oof'}_masks_overlay"
+    return Ending(result, (*[shown] * ("overlay" in args.export), *(
+        f"{'or' if n else 'next'}: {line}" for n, line in enumerate(then))))
 
 
 def after_evaluate(args: argparse.Namespace, defaults: argparse.Namespace,
