@@ -4,9 +4,13 @@
     python benchmarks/speed.py --parts masks maps --data neu --rounds 5
 
 Prints for each work our seconds, those of its peer, their ratio and the ratio that is allowed. The
-seconds are medians of rounds that are taken in turn, after one that warms up. They are CPU time of
-this process with --threads threads, which other programs disturb least; a row of wall time says so.
-Only the ratios mean something on another machine.
+seconds are medians of rounds that are taken in turn, after one that warms up. They are CPU time
+with --threads threads, which other programs disturb least; a row of wall time says so. Only the
+ratios mean something on another machine.
+
+This process keeps the memory that it frees, as our scripts do (cam2seg/runs/memory.py). Other
+packages that make maps run in a process of their own, which hands freed memory back to the system
+as their users' programs do. A row says so where both sides keep it.
 
 A part writes its own rows of --out and leaves those of other parts, so that the parts can be run
 one after the other. A peer that is not installed has no row; requirements-dev.txt lists them.
@@ -15,11 +19,14 @@ one after the other. A peer that is not installed has no row; requirements-dev.t
 import argparse
 import importlib
 import json
+import multiprocessing
 import os
 import platform
 import re
 import sys
 import time
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -40,16 +47,49 @@ HEADER = ("work", "peer", "ours (s)", "peer (s)", "ours/peer", "limit", "ours/li
 def in_turn(works, rounds, clock=time.process_time):
     """Median seconds {name: s} of callables {name: f}, which run in turn.
 
-    With more than one round a further one comes before them, which warms up.
+    A callable that returns a number has measured its own seconds. With more than one round a
+    further one comes before them, which warms up.
     """
     seconds = {name: [] for name in works}
     for n in range(rounds + (rounds > 1)):
         for name, work in works.items():
             start = clock()
-            work()
+            own = work()
             if n or rounds == 1:
-                seconds[name].append(clock() - start)
+                seconds[name].append(clock() - start if own is None else own)
     return {name: median(values) for name, values in seconds.items()}
+
+
+@contextmanager
+def process_of_their_own(make, threads):
+    """Callables {name: f} like those that make() returns, which run in another process.
+
+    Each f returns the CPU seconds that its work took there. make: a function of a module.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, threads), daemon=True)
+    process.start()
+    there.close()
+
+    def asked(name):
+        here.send(name)
+        return here.recv()
+
+    yield {name: partial(asked, name) for name in here.recv()}
+    here.send(None)
+    process.join()
+
+
+def _serve(pipe, make, threads):
+    """Send the names of the works, then do each one that is asked for and send its seconds."""
+    torch.set_num_threads(threads)
+    works = make()
+    pipe.send(list(works))
+    for name in iter(pipe.recv, None):
+        start = time.process_time()
+        works[name]()
+        pipe.send(time.process_time() - start)
 
 
 def row(work, peer, ours, theirs, limit=None):

@@ -4,30 +4,16 @@ The peers are called once for each class. Each such call does the same work, so 
 timed and its seconds are multiplied by the number of classes.
 """
 
-import copy
-
 import torch
-from speed import in_turn, package, row
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from speed import in_turn, package, process_of_their_own, row
 
 from cam2seg import cam, models
+from cam2seg.training.inference import prepared
 
 BATCH, SIZE, CLASSES, LAYER = 4, (256, 512), 4, "features.8"
+LIMITS = {"pytorch-grad-cam": 1 / 20, "captum": 1, "torch-cam": 1}
+FORWARD = "bare forward of make_masks.py: channels_last, BatchNorm folded, freed memory kept"
 WHAT = f"maps of {CLASSES} classes, b0, batch {BATCH}, {SIZE[0]} x {SIZE[1]}, Grad-CAM++"
-
-
-def folded(model):
-    """A copy of a network in eval mode whose BatchNorms are part of the convolutions before them."""
-    model = copy.deepcopy(model)
-    for block in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
-        names = list(block._modules)
-        for conv, norm in zip(names, names[1:], strict=False):
-            if isinstance(block[int(norm)], nn.BatchNorm2d):
-                block._modules[conv] = fuse_conv_bn_eval(block._modules[conv],
-                                                         block._modules[norm])
-                block._modules[norm] = nn.Identity()
-    return model
 
 
 def forward(model, x, times=1):
@@ -61,17 +47,19 @@ def maps_of_torch_cam(library, model, x):
     return run
 
 
-def rows(args):
+def classifier():
+    """The network of all rows, with the same random weights in every process."""
     torch.manual_seed(0)
-    model = models.Classifier("b0", CLASSES).eval().to(memory_format=torch.channels_last)
-    plain = models.Classifier("b0", CLASSES).eval()
-    plain.load_state_dict(model.state_dict())
-    x = torch.randn(BATCH, 3, *SIZE)
-    last = x.to(memory_format=torch.channels_last)
-    works = {"ours": lambda: cam.class_maps(model, last, LAYER), "forward": forward(model, last),
-             "six": lambda: cam.aug_smooth(lambda v: cam.class_maps(model, v, LAYER)[0], last),
-             "eager": forward(plain, x),
-             "inference": forward(folded(model).to(memory_format=torch.channels_last), last)}
+    return models.Classifier("b0", CLASSES).eval()
+
+
+def image_batch():
+    return torch.randn(BATCH, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def peers():
+    """The maps of others, by an eager network as it comes."""
+    plain, x, works = classifier(), image_batch(), {}
     for name, module, make in (
             ("pytorch-grad-cam", "pytorch_grad_cam", grad_cam_of_peer),
             ("captum", "captum.attr", maps_of_captum),
@@ -80,17 +68,47 @@ def rows(args):
             works[name] = make(package(module), plain, x)
     if package("pytorch_grad_cam"):
         works["aug_smooth"] = grad_cam_of_peer(package("pytorch_grad_cam"), plain, x, True)
-    s = in_turn(works, args.rounds)
-    peers = ("pytorch-grad-cam", "captum", "torch-cam", "aug_smooth")
-    s.update({name: CLASSES * s[name] for name in peers if name in s})
-    limits = {"pytorch-grad-cam": 1 / 20, "captum": 1, "torch-cam": 1}
+    return works
+
+
+def eager():
+    """The bare forward of a program that does nothing else."""
+    return {"eager": forward(classifier(), image_batch())}
+
+
+def maps(model, x, views):
+    """Grad-CAM++ of all classes, of one view or of six."""
+    def run():
+        if views == 1:
+            cam.class_maps(model, x, LAYER)
+        else:
+            cam.aug_smooth(lambda view: cam.class_maps(model, view, LAYER)[0], x)
+    return run
+
+
+def rows(args):
+    last = image_batch().to(memory_format=torch.channels_last)
+    model = classifier().to(memory_format=torch.channels_last)
+    fast = prepared(classifier(), torch.device("cpu"))
+    works = {"ours": maps(fast, last, 1), "six": maps(fast, last, 6), "fast": forward(fast, last),
+             "plain": maps(model, last, 1), "plain six": maps(model, last, 6),
+             "forward": forward(model, last),
+             "eager, memory kept": forward(classifier(), image_batch())}
+    with (process_of_their_own(peers, args.threads) as theirs,
+          process_of_their_own(eager, args.threads) as bare):
+        s = in_turn(works | theirs | bare, args.rounds)
+    s.update({name: CLASSES * s[name] for name in (*LIMITS, "aug_smooth") if name in s})
     out = [row(WHAT, f"{name}, one call a class", s["ours"], s[name], limit)
-           for name, limit in limits.items() if name in s]
-    out.append(row(WHAT, "one bare forward", s["ours"], s["forward"], 1.1))
+           for name, limit in LIMITS.items() if name in s]
     if "aug_smooth" in s:
         out.append(row("the same, six views", "pytorch-grad-cam, aug_smooth", s["six"],
                        s["aug_smooth"], 1 / 20))
-    out += [row("the same, six views", "six bare forwards", s["six"], 6 * s["forward"], 1.05),
-            row("bare forward for inference: channels_last, BatchNorm folded",
-                "eager, NCHW, float32", s["inference"], s["eager"], 1 / 1.5)]
+    out += [row("the same, BatchNorm not folded", "its bare forward", s["plain"], s["forward"],
+                1.1),
+            row("the same, BatchNorm not folded, six views", "its six bare forwards",
+                s["plain six"], 6 * s["forward"], 1.05),
+            row(FORWARD, "eager, NCHW, float32", s["fast"], s["eager"], 1 / 1.5),
+            row(FORWARD, "eager, NCHW, float32, freed memory kept", s["fast"],
+                s["eager, memory kept"]),
+            row(FORWARD, "the same with BatchNorm not folded", s["fast"], s["forward"])]
     return out

@@ -79,9 +79,10 @@ def grad_cam_pp(A: Tensor, G: Tensor, normalized: str | None = None) -> Tensor:
         raise ValueError(f"normalized {normalized!r}: expected None, 'all' or 'positive'")
     S = A.sum(dim=(2, 3), keepdim=True)  # (B, K, 1, 1)
     denominator = 2 + S * G
-    defined = (G != 0) & (denominator != 0)
-    alpha = torch.where(defined, 1 / torch.where(defined, denominator, 1), 0)
+    # At the pole 1 / 0 is infinite. Only there, because 2 + S G has no value nearer to 0 than 1e-7.
+    alpha = (1 / denominator).nan_to_num(nan=torch.nan, posinf=0, neginf=0)
     if normalized:
+        alpha = torch.where(G != 0, alpha, 0)  # for the sums; w is 0 there by ReLU(G)
         summed = alpha if normalized == "all" else torch.where(G > 0, alpha, 0)
         total = summed.sum(dim=(2, 3), keepdim=True)
         divided = alpha / torch.where(total == 0, 1, total)
@@ -205,13 +206,15 @@ def _evaluating(model, hooks):
     handles = []
     try:
         handles += [module.register_forward_hook(hook) for module, hook in hooks]
-        model.eval()
+        if any(mode for _, mode in modes):
+            model.eval()
         yield
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:  # to set it costs more than to look
+                module.training = mode
 
 
 def guided_backprop(model: nn.Module, x: Tensor, classes: Classes = None) -> Tensor:

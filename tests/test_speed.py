@@ -16,8 +16,8 @@ import speed_maps  # noqa: E402
 import speed_masks  # noqa: E402
 import speed_search  # noqa: E402
 
-from cam2seg import cam, masks, metrics, models  # noqa: E402
-from cam2seg.training import map_masks  # noqa: E402
+from cam2seg import cam, masks, metrics  # noqa: E402
+from cam2seg.training import inference, map_masks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 
@@ -44,16 +44,23 @@ def test_work_in_turn_warms_up_once():
     assert set(got) == {"a", "b"} and all(v > 0 for v in got.values())
 
 
-def test_the_folded_network_gives_the_same_maps():
-    torch.manual_seed(0)
-    model = models.Classifier("b0", 4)
-    x = torch.randn(2, 3, 64, 96)
-    model(x)  # other BatchNorm statistics than 0 and 1
-    model.eval()
-    (maps, logits), (fast, fast_logits) = (cam.class_maps(m, x, "features.8", "gradcam")
-                                           for m in (model, speed_maps.folded(model)))
-    torch.testing.assert_close(fast_logits, logits, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(cam.normalize(fast), cam.normalize(maps), rtol=0, atol=1e-3)
+def slow_and_quick():
+    """Works for a process of their own."""
+    return {"slow": lambda: [sum(range(10 ** 6)) for _ in range(20)], "quick": lambda: None}
+
+
+def test_work_of_another_process_is_timed_there():
+    with speed.process_of_their_own(slow_and_quick, 1) as works:
+        got = speed.in_turn(works, 2)
+    assert got["slow"] > 0.05 > got["quick"] >= 0
+
+
+def test_our_row_of_maps_runs_the_network_of_the_peers():
+    """The weights are the same, and folding changes no logit."""
+    x = speed_maps.image_batch()[:1, :, :64, :64]
+    fast = inference.prepared(speed_maps.classifier(), torch.device("cpu"))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), speed_maps.classifier()(x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_kernel_and_the_pixels_agree_with_ours():

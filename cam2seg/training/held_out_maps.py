@@ -26,6 +26,7 @@ from ..runs.progress import Progress
 from . import classifiers as networks
 from .batches import Batches, to_input
 from .devices import check_memory, pick_device
+from .inference import prepared
 
 # The flags on which the maps depend; the others only turn maps into masks.
 MAP_FLAGS = ("cls", "method", "target_layer", "size", "checkpoint", "aug_smooth", "smooth_image",
@@ -80,7 +81,7 @@ def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classi
     size = args.size or pre["size"]
     check_memory(args.batch_size, size, device,
                  networks.affinities(size, state["model_args"].get("stride")))
-    nets = {k: net.to(device, memory_format=torch.channels_last).eval() for k, net in nets.items()}
+    nets = {k: prepared(net, device, args.target_layer) for k, net in nets.items()}
     check_layer(map_options(args), next(iter(nets.values())), size, device)
     return Classifiers(nets, pre, device)
 
