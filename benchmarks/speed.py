@@ -8,9 +8,9 @@ seconds are medians of rounds that are taken in turn, after one that warms up. T
 with --threads threads, which other programs disturb least; a row of wall time says so. Only the
 ratios mean something on another machine.
 
-This process keeps the memory that it frees, as our scripts do (cam2seg/runs/memory.py). Other
-packages that make maps run in a process of their own, which hands freed memory back to the system
-as their users' programs do. A row says so where both sides keep it.
+This process keeps the memory that it frees, as our scripts do (cam2seg/runs/memory.py). Each other
+package that makes maps runs in a process of its own, which hands freed memory back to the system,
+as a program of its users does.
 
 A part writes its own rows of --out and leaves those of other parts, so that the parts can be run
 one after the other. A peer that is not installed has no row; requirements-dev.txt lists them.
@@ -44,11 +44,15 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "grad-cam", "captum", "to
 HEADER = ("work", "peer", "ours (s)", "peer (s)", "ours/peer", "limit", "ours/limit")
 
 
+class Seconds(float):
+    """CPU seconds that another process has measured."""
+
+
 def in_turn(works, rounds, clock=time.process_time):
     """Median seconds {name: s} of callables {name: f}, which run in turn.
 
-    A callable that returns a number has measured its own seconds. With more than one round a
-    further one comes before them, which warms up.
+    A callable that returns Seconds has measured its own. With more than one round a further one
+    comes before them, which warms up.
     """
     seconds = {name: [] for name in works}
     for n in range(rounds + (rounds > 1)):
@@ -56,7 +60,7 @@ def in_turn(works, rounds, clock=time.process_time):
             start = clock()
             own = work()
             if n or rounds == 1:
-                seconds[name].append(clock() - start if own is None else own)
+                seconds[name].append(own if isinstance(own, Seconds) else clock() - start)
     return {name: median(values) for name, values in seconds.items()}
 
 
@@ -64,7 +68,7 @@ def in_turn(works, rounds, clock=time.process_time):
 def process_of_their_own(make, threads):
     """Callables {name: f} like those that make() returns, which run in another process.
 
-    Each f returns the CPU seconds that its work took there. make: a function of a module.
+    Each f returns the Seconds that its work took there. make: a function of a module.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -74,7 +78,7 @@ def process_of_their_own(make, threads):
 
     def asked(name):
         here.send(name)
-        return here.recv()
+        return Seconds(here.recv())
 
     yield {name: partial(asked, name) for name in here.recv()}
     here.send(None)

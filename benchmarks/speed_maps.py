@@ -4,6 +4,9 @@ The peers are called once for each class. Each such call does the same work, so 
 timed and its seconds are multiplied by the number of classes.
 """
 
+from contextlib import ExitStack
+from functools import partial
+
 import torch
 from speed import in_turn, package, process_of_their_own, row
 
@@ -24,29 +27,6 @@ def forward(model, x, times=1):
     return run
 
 
-def grad_cam_of_peer(library, model, x, smooth=False):
-    """pytorch-grad-cam as its README calls it, for one class."""
-    target = package("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
-
-    def run():
-        with library.GradCAMPlusPlus(model, [model.get_submodule(LAYER)]) as method:
-            method(x, [target(0)] * BATCH, aug_smooth=smooth)
-    return run
-
-
-def maps_of_captum(library, model, x):
-    """captum has no Grad-CAM++, so that this is Grad-CAM."""
-    method = library.LayerGradCam(model, model.get_submodule(LAYER))
-    return lambda: method.attribute(x, 0, relu_attributions=True)
-
-
-def maps_of_torch_cam(library, model, x):
-    def run():
-        with library.GradCAMpp(model, LAYER) as method:
-            method(0, model(x))
-    return run
-
-
 def classifier():
     """The network of all rows, with the same random weights in every process."""
     torch.manual_seed(0)
@@ -57,18 +37,33 @@ def image_batch():
     return torch.randn(BATCH, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def peers():
-    """The maps of others, by an eager network as it comes."""
-    plain, x, works = classifier(), image_batch(), {}
-    for name, module, make in (
-            ("pytorch-grad-cam", "pytorch_grad_cam", grad_cam_of_peer),
-            ("captum", "captum.attr", maps_of_captum),
-            ("torch-cam", "torchcam.methods", maps_of_torch_cam)):
-        if package(module):
-            works[name] = make(package(module), plain, x)
-    if package("pytorch_grad_cam"):
-        works["aug_smooth"] = grad_cam_of_peer(package("pytorch_grad_cam"), plain, x, True)
-    return works
+def pytorch_grad_cam(smooth=False):
+    """pytorch-grad-cam as its README calls it, for one class."""
+    model, x = classifier(), image_batch()
+    library = package("pytorch_grad_cam")
+    target = package("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+
+    def run():
+        with library.GradCAMPlusPlus(model, [model.get_submodule(LAYER)]) as method:
+            method(x, [target(0)] * BATCH, aug_smooth=smooth)
+    return {"aug_smooth" if smooth else "pytorch-grad-cam": run}
+
+
+def captum():
+    """captum has no Grad-CAM++, so that this is Grad-CAM of one class."""
+    model, x = classifier(), image_batch()
+    method = package("captum.attr").LayerGradCam(model, model.get_submodule(LAYER))
+    return {"captum": lambda: method.attribute(x, 0, relu_attributions=True)}
+
+
+def torch_cam():
+    """torch-cam, for one class."""
+    model, x = classifier(), image_batch()
+
+    def run():
+        with package("torchcam.methods").GradCAMpp(model, LAYER) as method:
+            method(0, model(x))
+    return {"torch-cam": run}
 
 
 def eager():
@@ -86,6 +81,10 @@ def maps(model, x, views):
     return run
 
 
+PEERS = {pytorch_grad_cam: "pytorch_grad_cam", partial(pytorch_grad_cam, True): "pytorch_grad_cam",
+         captum: "captum.attr", torch_cam: "torchcam.methods"}
+
+
 def rows(args):
     last = image_batch().to(memory_format=torch.channels_last)
     model = classifier().to(memory_format=torch.channels_last)
@@ -94,9 +93,11 @@ def rows(args):
              "plain": maps(model, last, 1), "plain six": maps(model, last, 6),
              "forward": forward(model, last),
              "eager, memory kept": forward(classifier(), image_batch())}
-    with (process_of_their_own(peers, args.threads) as theirs,
-          process_of_their_own(eager, args.threads) as bare):
-        s = in_turn(works | theirs | bare, args.rounds)
+    others = [eager] + [make for make, module in PEERS.items() if package(module)]
+    with ExitStack() as stack:
+        for make in others:
+            works |= stack.enter_context(process_of_their_own(make, args.threads))
+        s = in_turn(works, args.rounds)
     s.update({name: CLASSES * s[name] for name in (*LIMITS, "aug_smooth") if name in s})
     out = [row(WHAT, f"{name}, one call a class", s["ours"], s[name], limit)
            for name, limit in LIMITS.items() if name in s]

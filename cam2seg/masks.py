@@ -42,7 +42,7 @@ def rle_encode(mask: np.ndarray) -> str:
     if len(edges) % 2:
         edges = np.append(edges, H * W + 1)
     edges[1::2] -= edges[::2]  # one past an end becomes a length
-    return str(edges.tolist())[1:-1].replace(",", "")  # "[2, 3]" is the text of a list
+    return (" %d" * len(edges) % tuple(edges.tolist()))[1:]
 
 
 def rle_decode(rle: str, size: tuple[int, int]) -> np.ndarray:

@@ -37,6 +37,7 @@ ENDINGS, EXITS, INPUTS, LOCKS, NEXT = (
     f"cam2seg/runs/{name}.py" for name in ("endings", "exits", "inputs", "locks", "next_commands"))
 CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
+INFERENCE = "cam2seg/training/inference.py"
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
 WAYS, WORK, SEG_WORK, NET_MASKS = (
     f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
@@ -410,6 +411,12 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "denominator = 2 + S * G + 1e-6"),
     ("sum of A times G", CAM, "denominator = 2 + S * G",
      "denominator = 2 + (A * G).sum(dim=(2, 3), keepdim=True)"),
+    ("no zero at the pole of alpha", CAM, "nan=torch.nan, posinf=0, neginf=0",
+     "nan=torch.nan"),
+    ("alpha where G = 0 counts in its sum", CAM, "alpha = torch.where(G != 0, alpha, 0)",
+     "alpha = torch.where(G > -torch.inf, alpha, 0)"),
+    ("the layer of the maps is folded", INFERENCE, "and conv is not kept", "and conv is not None"),
+    ("BatchNorm dropped and not folded", INFERENCE, "= fuse_conv_bn_eval(conv, norm)", "= conv"),
     ("mean of A", CAM, "S = A.sum(dim=(2, 3)", "S = A.mean(dim=(2, 3)"),
     ("no ReLU of G", CAM, "(alpha * F.relu(G))", "(alpha * G)"),
     ("score after the sigmoid", CAM, "torch.autograd.grad(logits,",
@@ -785,6 +792,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                             "tests/test_stopping.py"],
                **dict.fromkeys((ENDINGS, EXITS, NEXT), ["tests/test_talk.py"]),
                PROGRESS: ["tests/test_runs.py", "tests/test_talk.py"],
+               INFERENCE: ["tests/test_inference.py"],
                CROSS: ["tests/test_training.py"],
                IMAGES: ["tests/test_images.py", "tests/test_same_run.py", "tests/test_talk.py"],
                INPUTS: ["tests/test_scan.py"], LOCKS: ["tests/test_same_run.py"],

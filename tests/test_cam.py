@@ -162,6 +162,15 @@ def test_grad_cam_pp_at_the_pole():
     close(cam.grad_cam_pp(A, G), loops_grad_cam_pp(A, G))
 
 
+def test_a_cell_without_gradient_has_no_part_in_the_sum_of_alphas():
+    """S = 2. G = 1 and 0: alphas 1/4 and, by Eq. 19 at G = 0, 0."""
+    A = torch.ones(1, 1, 1, 2, dtype=torch.float64)
+    G = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
+    close(cam.grad_cam_pp(A, G), [[[0.25, 0.25]]])
+    for summed in ("all", "positive"):
+        close(cam.grad_cam_pp(A, G, summed), [[[1.0, 1.0]]])
+
+
 def test_grad_cam_pp_with_alphas_that_sum_to_nothing():
     """S = -4. G = 1 and 1/3: alphas -1/2 and 3/2. G = 3/4 and 1/4: alphas -1 and 1, their sum 0."""
     A = torch.tensor([[[[-5.0, 1.0]]]], dtype=torch.float64)
