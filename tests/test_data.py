@@ -391,6 +391,13 @@ def test_a_label_file_that_is_not_there(tmp_path):
                           f"{tmp_path} holds nothing)")
 
 
+def test_other_label_files_come_first_where_one_is_not_there(tmp_path):
+    for name in ("AUDIT.md", "labels.csv", ".git", "a.png", "folds.csv"):
+        (tmp_path / name).touch()
+    assert message(read_labels, tmp_path / "label.csv").endswith(
+        f"{tmp_path} holds folds.csv, labels.csv, AUDIT.md, a.png)")
+
+
 def test_a_class_that_the_fixed_ones_do_not_hold(tmp_path):
     path = table(tmp_path, MASKS)
     assert message(read_labels, path, classes=["1", "2"]) == \

@@ -137,7 +137,7 @@ def test_a_gif_is_an_image(photos, tmp_path):
 
 
 @pytest.mark.parametrize("files, said", [
-    (None, "is no folder"), ([], "holds nothing"), (["b.csv", "a"], "holds a, b.csv"),
+    (None, "is no folder"), ([], "holds nothing"), (["b", "a.csv", ".d"], "holds a.csv, b"),
     (list("abcdefghij"), "holds a, b, c, d, e, f, g, h ...")])
 def test_a_folder_that_is_no_run(photos, tmp_path, refused, files, said):
     cls = tmp_path / "clss"

@@ -42,7 +42,7 @@ def read_csv(path: Path | str,
                     rows.append((lines.line_num, dict(zip(header, map(str.strip, cells)))))
     except FileNotFoundError as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8 (no such file; "
-                        f"{contents(Path(path).parent)})") from error
+                        f"{contents(Path(path).parent, '.csv')})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
     except csv.Error as error:

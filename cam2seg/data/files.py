@@ -60,10 +60,12 @@ def digest(path: Path | str) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def contents(folder: Path | str) -> str:
-    """What an error message says of a folder that is not what was expected: its first files."""
+def contents(folder: Path | str, ending: str = "") -> str:
+    """What an error message says of a folder that is not what was expected: its first files, those
+    with this ending before all others. Names that begin with a dot are passed over."""
     folder = Path(folder)
     if not folder.is_dir():
         return f"{folder} is no folder"
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")),
+                   key=lambda name: (not name.endswith(ending), name))
     return f"{folder} holds {', '.join(names[:8]) or 'nothing'}" + (" ..." if names[8:] else "")
