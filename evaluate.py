@@ -30,21 +30,19 @@ if __name__ == "__main__":
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cam2seg import masks, metrics
-from cam2seg.data import folds, image_folder, images, labels
-from cam2seg.data.classes import in_order
+from cam2seg.data import images
 from cam2seg.data.errors import DataError
-from cam2seg.report import html_report, pictures, run_maps, score_tables
+from cam2seg.report import html_report, pictures, score_tables
 from cam2seg.report.panels import Content
 from cam2seg.report.score_tables import EMPTY, WHOLE
 from cam2seg.runs import endings, flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
-from cam2seg.training import kept_maps, mask_processing
+from cam2seg.training import evaluation_work, kept_maps, mask_processing
 
 
 def get_args(argv=None):
@@ -94,20 +92,6 @@ def numbers_or_search(of):
     return parsed
 
 
-class Work(NamedTuple):
-    """What is scored."""
-
-    truth: labels.Labels  # the true masks of the images that are scored
-    sizes: dict  # {name: (H, W)}
-    digests: dict  # {name: SHA-256 of the file}
-    given: dict  # {title: Labels of the masks}, in the order of the command line
-    paths: dict  # {title: path of the CSV}
-    fold: np.ndarray  # int (N,): the fold of each image; -1 where --folds is not given
-    left_out: int  # how many labelled images are not scored
-    y: np.ndarray  # uint8 (M, C): the labels of all labelled images, scored or not
-    labelled: list  # the names of these M images
-
-
 def main(args):
     if processes.torchrun_world()[0]:
         return None  # one process scores all, however many torchrun has started
@@ -117,11 +101,11 @@ def main(args):
         raise DataError("no masks given: one NAME=CSV or more, as maps=runs/masks/masks.csv"
                         + (", before --classes" if args.classes else ""))
     report = Console(args.quiet)
-    work = load(args, report)
+    work = evaluation_work.load(args, (EMPTY, WHOLE), report)
     order = mask_processing.check(args, work)
     probabilities = mask_processing.open_probabilities(args, work)
     labelled = inputs.label_path(args) is not None
-    maps = {title: open_maps(path, work.truth.classes)
+    maps = {title: evaluation_work.open_maps(path, work.truth.classes)
             for title, path in work.paths.items() if (args.figures or args.report) and labelled}
     near = [p for path in work.paths.values() for p in kept_maps.files(path)]
     read_maps = args.figures or args.report or args.threshold
@@ -156,71 +140,6 @@ def main(args):
     write_report(args, work, maps, report)
     dice = {t: result["masks"][t]["scores"]["dice_present"][1] for t in work.given}
     return next_commands.after_evaluate(args, get_args([]), dice)
-
-
-def load(args, report):
-    """Read and check all inputs: Work of the images that --over and --missing leave."""
-    unlabelled = inputs.label_path(args) is None and mask_processing.asked(args)
-    truth, seen = (unlabelled_images if unlabelled else inputs.load_labels)(args, report)
-    if truth.rles is None:
-        raise DataError(f"{inputs.label_path(args)}: no masks in it, expected EncodedPixels")
-    truth, given, paths = load_masks(args, truth, seen.sizes, report)
-    scored = truth.y.any(axis=1) if args.over == "defect" and not unlabelled else np.ones(
-        len(truth.names), bool)
-    if args.missing == "skip":
-        covered = set.intersection(*(set(m.names) for m in given.values()))
-        scored &= np.array([n in covered for n in truth.names])
-    every, truth = truth, truth.keep(scored)
-    if not truth.names:
-        raise DataError("no image left to score")
-    fold = np.full(len(truth.names), -1)
-    if args.folds:
-        fold = folds.folds_of(args.folds, truth.names)
-    return Work(truth, seen.sizes, seen.digests, given, paths, fold, int((~scored).sum()),
-                every.y, every.names)
-
-
-def unlabelled_images(args, report):
-    """Labels that say nothing of the images, and what a look at these tells."""
-    names = image_folder.list_images(inputs.image_dir(args))
-    classes = inputs.chosen_classes(args) or []
-    nothing = np.zeros((len(names), len(classes)), np.uint8)
-    return (labels.Labels(names, classes, nothing, {}, {}, len(names)),
-            inputs.scan(inputs.image_dir(args), names, report))
-
-
-def load_masks(args, truth, sizes, report):
-    """The truth, Labels {title: masks} and {title: path} of the NAME=CSV arguments.
-
-    All get the same classes: those of the truth, and those that only a mask file names. Raises
-    DataError for a title that is taken, and with --missing error for an image without rows.
-    """
-    given, paths, chosen = {}, {}, inputs.chosen_classes(args)
-    for text in args.masks:
-        title, _, path = text.rpartition("=")
-        path = Path(path)
-        title = title or (f"{path.parent.name}/{path.stem}")
-        if title in (*given, EMPTY, WHOLE):
-            raise DataError(f"'{title}' is taken: give each CSV a name of its own, as a={path}")
-        got = labels.read_masks(path, inputs.image_dir(args), chosen, bool(chosen))
-        if truth.classes and not set(got.classes) & set(truth.classes):
-            raise DataError(f"{path}: classes {', '.join(got.classes)}, expected some of "
-                            f"{', '.join(truth.classes)}")
-        named = {n for n, _ in got.rows}
-        absent = [n for n, any_class in zip(truth.names, truth.y.any(axis=1), strict=True)
-                  if n not in named and (any_class or args.over == "all" or not truth.rles)]
-        if absent and args.missing == "error":
-            raise DataError(f"{path}: no row for {len(absent)} images, the first is {absent[0]}; "
-                            "--missing empty counts them as empty, --missing skip leaves them out")
-        labels.check_masks(path, got, sizes)
-        given[title], paths[title] = got, path
-    more = {name for got in given.values() for name in got.classes} - set(truth.classes)
-    classes = in_order({*truth.classes, *more}) if more else truth.classes
-    if more and truth.classes:
-        report("note", text=f"no true mask has class {', '.join(in_order(more))}")
-    given = {title: got.of_classes(classes)._replace(names=sorted({n for n, _ in got.rows}))
-             for title, got in given.items()}
-    return truth.of_classes(classes), given, paths
 
 
 def whole_images(work):
@@ -332,21 +251,6 @@ def pictures_of(args, work, maps, name, c):
             row.append(pictures.heat(maps[title](name, c, size)))
         row.append(pictures.black_white(masks.rle_decode(found.rles.get((name, c), ""), size)))
     return row
-
-
-def open_maps(path, classes):
-    """Function (name, class index, (H, W)) -> map (H, W) that the masks of a CSV were drawn from;
-    None for a CSV without maps."""
-    if kept_maps.folders(path):
-        of_image = kept_maps.probabilities(path, classes, [])
-        return lambda name, c, size: of_image(name, size)[c]
-    if not path.with_name("maps.csv").exists():
-        return None
-    used = folder.read_run(path.with_name("metrics.json"))["args"]
-    if not {"norm", "norm_after"} <= used.keys():
-        raise DataError(f"{path.parent}/metrics.json: no --norm in it, expected that of "
-                        "make_masks.py")
-    return run_maps.map_function(path.parent, used["norm"], used["norm_after"], classes)
 
 
 if __name__ == "__main__":

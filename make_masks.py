@@ -41,8 +41,8 @@ from pathlib import Path
 import numpy as np
 
 from cam2seg import metrics
-from cam2seg.data import exports, labels
-from cam2seg.report import html_report, mask_report, run_maps
+from cam2seg.data import exports, labels, stored_maps
+from cam2seg.report import html_report, mask_report
 from cam2seg.report.exports import reviewed
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.panels import Content
@@ -293,7 +293,7 @@ def write_report(args, work, masks, report):
     """Write report.html. masks: run lengths of the masks, and of the pixels in doubt."""
     title, maps = "masks_labels" if args.search == "labels" else "masks", {}
     if args.method in FROM_MAPS:
-        maps[title] = run_maps.map_function(args.out, args.norm, args.norm_after, work.classes)
+        maps[title] = stored_maps.map_function(args.out, args.norm, args.norm_after, work.classes)
     known = work.labels
     html_report.write(args.out, Content(
         work.names, work.classes, work.sizes, inputs.image_dir(args), known and known.rles,

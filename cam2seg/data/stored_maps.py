@@ -1,15 +1,14 @@
 """The maps that make_masks.py and train_seg.py --keep-maps leave in a folder: maps.npy and maps.csv.
 
 maps.npy is float16 (N, C, h, w), each map divided by its maximum; train_seg.py leaves probabilities
-as they are. maps.csv has the columns ImageId,
-fold (-1: mean over the folds), H, W and for each class one with its probability, "p of " and the
-class; and one row for each image in the order of maps.npy. Without these words a class called H
-would make a second column H.
+as they are. maps.csv has one row for each image in the order of maps.npy. Its columns are ImageId,
+fold (-1: mean over the folds), H, W, and for each class its probability under "p of " and the name
+of the class: without these words a class called H would make a second column H.
 """
 
 import os
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +137,30 @@ def _read_index(folder):
             name.startswith(PROB) for name in header[4:]):
         raise DataError(f"{path}, row 1: expected {','.join(COLUMNS)} and the classes")
     return header, rows
+
+
+def map_function(folder: Path, norm: str, norm_after: bool, classes: Sequence[str]) -> Callable:
+    """Function (name, class index, (H, W)) -> map (H, W) in [0, 1] of the maps in a folder.
+
+    norm, norm_after: flags of the run that made them. classes: those that the index counts. The
+    function gives zeros for an image or a class without a map. Raises DataError where the maps are
+    of none of these classes, or cannot be read.
+    """
+    from .. import cam
+    names, its_classes, _, maps = read(folder)
+    if not set(its_classes) & set(classes):
+        raise DataError(f"{folder}/maps.csv, row 1: maps of classes {','.join(its_classes)}, "
+                        f"expected some of {','.join(classes)}")
+    row = {name: i for i, name in enumerate(names)}
+    column = {name: c for c, name in enumerate(its_classes)}
+
+    def map_of(name: str, c: int, size: tuple[int, int]) -> np.ndarray:
+        if name not in row or classes[c] not in column:
+            return np.zeros(size)
+        small = maps[row[name], [column[classes[c]]]]
+        return cam.numpy_maps(small, size, norm, norm_after)[0]
+
+    return map_of
 
 
 def check_index(folder: Path | str, names: Sequence[str], fold: np.ndarray,
