@@ -187,7 +187,7 @@ def test_scores_at_another_size_are_those_of_reduced_masks(folder, tmp_path, cap
     flags = ["--data", folder, "--folds", folder / "folds.csv", "--output-size", *HALF,
              "--least-component", 12, f"u={folder}/oof_masks.csv"]
     assert call("evaluate", *flags, "--out", tmp_path / "a") == 0
-    assert "12 images at 16 x 24" in capsys.readouterr().out
+    assert "are scored at 16 x 24 pixels" in capsys.readouterr().out
     assert call("evaluate", *flags, "--threshold", 0.4, "--figures", 0, "--out",
                 tmp_path / "b") == 0
     found, drawn = (json.loads((tmp_path / f"{n}/metrics.json").read_text())["masks"]
