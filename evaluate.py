@@ -41,8 +41,8 @@ from cam2seg.report.panels import Content
 from cam2seg.report.score_tables import EMPTY, WHOLE
 from cam2seg.runs import endings, flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import run
-from cam2seg.runs.progress import Console, Progress, over
-from cam2seg.training import evaluation_work, kept_maps, mask_processing
+from cam2seg.runs.progress import Console, over
+from cam2seg.training import evaluation_work, kept_maps, mask_processing, mask_scores
 
 
 def get_args(argv=None):
@@ -122,13 +122,16 @@ def main(args):
         write_report(args, work, {}, report)
         return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"),
                               (f"look at: {args.out}/classes.png",) * (args.figures > 0))
-    sets = {EMPTY: {}, WHOLE: whole_images(work), **{t: m.rles for t, m in work.given.items()}}
-    counts = {title: count_pixels(title, work, rles, report) for title, rles in sets.items()}
+    sets = {EMPTY: {}, WHOLE: mask_scores.whole_images(work.truth.rles, work.sizes),
+            **{title: found.rles for title, found in work.given.items()}}
+    counts = {title: mask_scores.count_pixels(title, work, rles, report)
+              for title, rles in sets.items()}
     result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
-              "missing": args.missing, "size": args.output_size, **searched, "class_sets": class_rules(args, work),
+              "missing": args.missing, "size": args.output_size, **searched,
+              "class_sets": mask_scores.class_rules(work.y, work.truth.classes, args.class_sets),
               "left_out": work.left_out,
               "masks": {title: {"scores": metrics.mask_scores(*n),
-                                "folds": scores_by_fold(n, work.fold)}
+                                "folds": mask_scores.by_fold(n, work.fold)}
                         for title, n in counts.items()}}
     folder.write_json(args.out / "metrics.json", result)
     score_tables.print_class_sets(work.y, args.class_sets, result)
@@ -140,51 +143,6 @@ def main(args):
     write_report(args, work, maps, report)
     dice = {t: result["masks"][t]["scores"]["dice_present"][1] for t in work.given}
     return next_commands.after_evaluate(args, get_args([]), dice)
-
-
-def whole_images(work):
-    """Run lengths of the full image for every pair of image and class that has a true mask."""
-    return {key: f"1 {work.sizes[key[0]][0] * work.sizes[key[0]][1]}" for key in work.truth.rles}
-
-
-def count_pixels(title, work, rles, report):
-    """Counts int (3, N, C) of metrics.mask_counts, a hundred images at a time."""
-    truth, parts = work.truth, []
-    clock = Progress(len(truth.names), f"scoring {title}", report)
-    for start in range(0, len(truth.names), 100):
-        names = truth.names[start:start + 100]
-        parts.append(metrics.mask_counts(names, truth.rles, rles, work.sizes, len(truth.classes)))
-        clock.add(len(names))
-    return np.concatenate(parts, axis=1)
-
-
-def scores_by_fold(counts, fold):
-    """Scores of each fold by itself: {score: {"folds": {fold: mean}, "mean", "sd"}}.
-
-    sd is the standard deviation over folds with n - 1. Without folds the result is {}.
-    """
-    ks = [k for k in sorted(set(fold.tolist())) if k >= 0]
-    if not ks:
-        return {}
-    scores = {k: metrics.mask_scores(*counts[:, fold == k]) for k in ks}
-    out = {}
-    for name in metrics.SCORES:
-        values = [scores[k][name][1] for k in ks]
-        known = np.array([v for v in values if v is not None])
-        out[name] = {"folds": dict(zip(map(str, ks), values, strict=True)),
-                     "mean": float(known.mean()) if len(known) else None,
-                     "sd": float(known.std(ddof=1)) if len(known) > 1 else None}
-    return out
-
-
-def class_rules(args, work):
-    """The rules of --class-sets with names of classes, for metrics.json."""
-    def names(of):
-        return [work.truth.classes[c] for c in of]
-
-    return [{"if": names(A), "then": names(B), "images": n, "support": support,
-             "confidence": confidence, "lift": lift} for A, B, n, support, confidence, lift
-            in metrics.class_rules(work.y, args.class_sets)]
 
 
 def write_contact_sheet(args, work, counts, maps, c):

@@ -42,7 +42,7 @@ import numpy as np
 
 from cam2seg import metrics
 from cam2seg.data import exports, labels, stored_maps
-from cam2seg.report import html_report, mask_report
+from cam2seg.report import html_report, mask_report, score_tables
 from cam2seg.report.exports import reviewed
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.panels import Content
@@ -50,6 +50,7 @@ from cam2seg.report.tables import print_table
 from cam2seg.runs import flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
+from cam2seg.training import mask_scores
 from cam2seg.training.work import (FROM_MAPS, label_auc, load_images, own_method, read_others,
                                    with_method)
 
@@ -170,7 +171,10 @@ def main(args):
     if args.review:
         mask_report.write_review(args.out, inputs.image_dir(args), work, rles, ignored, args.review)
     if "scores" in results[0]:
-        print_table2(args, results)
+        title = args.method
+        if args.method in (*FROM_MAPS, "auto"):
+            title += f", {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
+        score_tables.print_table2(title, results)
     if args.report:
         write_report(args, work, (rles, ignored), report)
     if args.export:
@@ -235,20 +239,7 @@ def describe(args, title, work, rles):
     """
     labels.write_masks(args.out / f"{title}.csv", work.names, work.classes, rles)
     areas = mask_report.measure_areas(rles, work.names, len(work.classes))
-    pixels = sum(h * w for h, w in map(work.sizes.get, work.names))
-    result = {"masks": title, "images": len(work.names), "made": (areas > 0).sum(axis=0).tolist(),
-              "area_fraction": (areas.sum(axis=0) / pixels).tolist()}
-    known = work.labels
-    if known is not None:
-        result["labelled"] = known.y.sum(axis=0, dtype=int).tolist()
-        result["labelled_but_empty"] = ((known.y > 0) & (areas == 0)).sum(axis=0).tolist()
-    if known is not None and known.rles is not None:
-        shown = [n for n, defect in zip(work.names, known.y.any(axis=1), strict=True) if defect]
-        counts = metrics.mask_counts(shown, known.rles, rles, work.sizes, len(work.classes))
-        result["with_defect"] = len(shown)  # [P] III
-        result["scores"] = metrics.mask_scores(*counts)
-        result["all_empty"] = metrics.mask_scores(counts[0] * 0, counts[1], counts[2] * 0)
-    return result
+    return mask_scores.of_made_masks(title, work, rles, areas)
 
 
 def write_metrics(args, work, results, masks, report):
@@ -311,25 +302,6 @@ def export(args, work, report):
     write(args.out, title, made)
     if args.review:
         write(args.out, "review", reviewed(args.out / "review.csv", made))
-
-
-def print_table2(args, results):
-    """Print Table 2: the scores of each mask file, and of predicting nothing."""
-    first, scores = results[0], metrics.SCORES[:4]
-    title = args.method
-    if args.method in (*FROM_MAPS, "auto"):
-        title += f", {args.checkpoint}" + (", aug smooth" if args.aug_smooth else "")
-    rows = [["nothing predicted", "", *(first["all_empty"][s][1] for s in scores)]]
-    for r in results:
-        values = list(r.get("parameters", {"": {"by": "labels"}}).values())
-        same = all(v == values[0] for v in values)
-        said = "/".join(map(str, values[0].values())) if same else "per fold"
-        rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in scores)])
-    folds_used = first.get("parameters", {})
-    of = "by labels alone" if not folds_used else "by networks that may have seen them" \
-        if "-1" in folds_used else "out-of-fold union of folds " + ", ".join(folds_used)
-    print_table(f"Table 2: masks of {first['with_defect']} images with a defect, {of}",
-                ["experiment", "conf/len/thr", *scores], rows)
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cam2seg import masks, metrics
 from cam2seg.data import exports, image_folder, images, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.warps import Warps
-from cam2seg.report import mask_report
+from cam2seg.report import mask_report, score_tables
 from cam2seg.report.exports import write as write_exports
-from cam2seg.report.tables import print_table
+from cam2seg.report.score_tables import EMPTY
 from cam2seg.runs import flags, folder, inputs, next_commands, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console, over
+from cam2seg.training import mask_scores
 from cam2seg.training.segmentation_work import load, named
 
 
@@ -229,18 +229,12 @@ def write_results(args, work, report):
     warn(report, args.out / "oof_masks.csv", rles, work.sizes, names, given.classes, taught)
     result = {"classes": given.classes, "args": folder.result_flags(args), "images": len(names)}
     if truth is not None:
-        defect = [n for n in names if any((n, c) in truth.rles for c in range(len(given.classes)))]
-        result["images_with_defect"] = len(defect)
-        rows = {"nothing predicted": {}, f"trained on {named(args.masks)}": given.rles,
+        rows = {EMPTY: {}, f"trained on {named(args.masks)}": given.rles,
                 f"{network_name(args.arch)} on them": rles}
-        result["table3"] = {t: metrics.mask_scores(*metrics.mask_counts(
-            defect, truth.rles, r, work.sizes, len(given.classes))) for t, r in rows.items()}
-        print_table("Table 3: images with a defect, out-of-fold union",
-                    ["masks", *metrics.SCORES[:4]],
-                    [[t, *(s[n][1] for n in metrics.SCORES[:4])]
-                     for t, s in result["table3"].items()])
+        result |= mask_scores.table3(names, work, rows)
         if args.target == "multiclass":
-            result["table3_pixels"] = pixel_scores(names, work, rows)
+            result["table3_pixels"] = mask_scores.of_pixels(names, work, rows)
+        score_tables.print_table3(result)
     folder.write_json(args.out / "metrics.json", result)
 
 
@@ -255,22 +249,6 @@ def export(args, title, image_dir, work, report):
     if args.export:
         made = exports.load(args.out / f"{title}.csv", image_dir, work.sizes, work.given.classes)
         write_exports(args.out, title, made, args.export, partial(over, report=report), report)
-
-
-def pixel_scores(names, work, rows):
-    """Print and return the pixel accuracy and the IoU of background and classes of each row.
-
-    rows: {title: run lengths}. The scores are over all pixels of all named images.
-    """
-    classes, found = work.given.classes, {}
-    for title, rles in rows.items():
-        n = sum(metrics.confusion(*(masks.decode_all(r, name, work.sizes[name], len(classes))
-                                    for r in (work.truth.rles, rles))) for name in names)
-        found[title] = {"pixel_accuracy": metrics.pixel_accuracy(n), "iou": metrics.class_iou(n)}
-    print_table("Table 3, one class for each pixel: all images, out-of-fold union",
-                ["masks", "pixel accuracy", "IoU background", *(f"IoU {c}" for c in classes)],
-                [[t, s["pixel_accuracy"], *s["iou"]] for t, s in found.items()])
-    return found
 
 
 def network_name(arch):

@@ -10,7 +10,6 @@ import torch
 from conftest import SMALL, call
 from PIL import Image
 
-import evaluate
 import train_seg
 from cam2seg import cam, losses, masks, metrics, models
 from cam2seg.cam import numpy_maps
@@ -20,7 +19,7 @@ from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.models import MEAN, STD
 from cam2seg.runs.checkpoints import load_checkpoint
-from cam2seg.training import network_masks
+from cam2seg.training import mask_scores, network_masks
 from cam2seg.training.fit import Settings
 
 
@@ -91,7 +90,7 @@ def test_unet_masks_at_the_size_of_each_image():
 def test_scores_by_fold_are_recounted_in_each_fold():
     counts = np.array([[[2], [0], [3]], [[4], [1], [3]], [[2], [1], [5]]])  # inter, truth, pred
     fold = np.array([0, 0, 1])
-    got = evaluate.scores_by_fold(counts, fold)["dice_pairs"]
+    got = mask_scores.by_fold(counts, fold)["dice_pairs"]
     first, second = (4 / 6 + 0) / 2, 6 / 8
     assert list(got["folds"].values()) == pytest.approx([first, second])
     assert got["mean"] == pytest.approx((first + second) / 2)

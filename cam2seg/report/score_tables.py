@@ -1,6 +1,6 @@
-"""The tables that evaluate.py prints, from what it writes to metrics.json."""
+"""The tables that the scripts print, from what they write to metrics.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,3 +80,35 @@ def print_scores(result: Mapping[str, Any]) -> None:
                           "of folds", "sd"]
             rows.append(row)
         print_table(TITLES[score], header, rows)
+
+
+def print_table2(title: str, results: Sequence[Mapping[str, Any]]) -> None:
+    """Print Table 2: the scores of each mask file of make_masks.py, and of predicting nothing.
+
+    title: how the masks were made; results: see training/mask_scores.of_made_masks.
+    """
+    first, scores = results[0], metrics.SCORES[:4]
+    rows = [[EMPTY, "", *(first["all_empty"][s][1] for s in scores)]]
+    for r in results:
+        values = list(r.get("parameters", {"": {"by": "labels"}}).values())
+        same = all(v == values[0] for v in values)
+        said = "/".join(map(str, values[0].values())) if same else "per fold"
+        rows.append([f"{title}: {r['masks']}", said, *(r["scores"][s][1] for s in scores)])
+    folds_used = first.get("parameters", {})
+    of = "by labels alone" if not folds_used else "by networks that may have seen them" \
+        if "-1" in folds_used else "out-of-fold union of folds " + ", ".join(folds_used)
+    print_table(f"Table 2: masks of {first['with_defect']} images with a defect, {of}",
+                ["experiment", "conf/len/thr", *scores], rows)
+
+
+def print_table3(result: Mapping[str, Any]) -> None:
+    """Print Table 3 of train_seg.py, and with --target multiclass the scores of its pixels."""
+    scores = metrics.SCORES[:4]
+    print_table("Table 3: images with a defect, out-of-fold union", ["masks", *scores],
+                [[t, *(s[n][1] for n in scores)] for t, s in result["table3"].items()])
+    if "table3_pixels" in result:
+        print_table("Table 3, one class for each pixel: all images, out-of-fold union",
+                    ["masks", "pixel accuracy", "IoU background",
+                     *(f"IoU {c}" for c in result["classes"])],
+                    [[t, s["pixel_accuracy"], *s["iou"]]
+                     for t, s in result["table3_pixels"].items()])
