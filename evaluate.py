@@ -31,12 +31,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from cam2seg import masks, metrics
-from cam2seg.data import images
+from cam2seg import metrics
 from cam2seg.data.errors import DataError
-from cam2seg.report import html_report, pictures, score_tables
+from cam2seg.report import html_report, mask_sheets, score_tables
 from cam2seg.report.panels import Content
 from cam2seg.report.score_tables import EMPTY, WHOLE
 from cam2seg.runs import endings, flags, folder, inputs, next_commands, processes
@@ -114,101 +111,53 @@ def main(args):
                      work.truth.classes, work.truth.names, work.digests)
 
     work, searched = mask_processing.process(args, work, order, probabilities, report)
+    shown = Content(work.truth.names, work.truth.classes, work.sizes, inputs.image_dir(args),
+                    work.truth.rles if labelled else None,
+                    {title: found.rles for title, found in work.given.items()}, maps,
+                    (work.labelled, work.y) if labelled else None)
     if args.figures and mask_processing.asked(args):
-        write_class_colours(args, work)
+        mask_sheets.write_class_colours(args.out, shown, args.figures, processes.stoppable)
     if not labelled:
         folder.write_json(args.out / "metrics.json", {"classes": work.truth.classes, "images":
                                                       len(work.truth.names), **searched})
-        write_report(args, work, {}, report)
+        write_report(args, shown, work.paths, report)
         return endings.Ending(endings.wrote(args.out, f"{len(work.truth.names)} images"),
                               (f"look at: {args.out}/classes.png",) * (args.figures > 0))
-    sets = {EMPTY: {}, WHOLE: mask_scores.whole_images(work.truth.rles, work.sizes),
-            **{title: found.rles for title, found in work.given.items()}}
-    counts = {title: mask_scores.count_pixels(title, work, rles, report)
-              for title, rles in sets.items()}
-    result = {"classes": work.truth.classes, "images": len(work.truth.names), "over": args.over,
-              "missing": args.missing, "size": args.output_size, **searched,
-              "class_sets": mask_scores.class_rules(work.y, work.truth.classes, args.class_sets),
-              "left_out": work.left_out,
-              "masks": {title: {"scores": metrics.mask_scores(*n),
-                                "folds": mask_scores.by_fold(n, work.fold)}
-                        for title, n in counts.items()}}
+    counts, result = scored(args, work, searched, report)
     folder.write_json(args.out / "metrics.json", result)
     score_tables.print_class_sets(work.y, args.class_sets, result)
     score_tables.print_searched(result)
     score_tables.print_scores(result)
     if args.figures:
         for c in range(len(work.truth.classes)):
-            write_contact_sheet(args, work, counts, maps, c)
-    write_report(args, work, maps, report)
+            mask_sheets.write_best_to_worst(args.out, shown, counts[next(iter(work.given))], c,
+                                            args.figures, processes.stoppable)
+    write_report(args, shown, work.paths, report)
     dice = {t: result["masks"][t]["scores"]["dice_present"][1] for t in work.given}
     return next_commands.after_evaluate(args, get_args([]), dice)
 
 
-def write_contact_sheet(args, work, counts, maps, c):
-    """Write class_{c + 1}.png: images spread evenly from best to worst of the first CSV."""
-    first, class_name = next(iter(work.given)), work.truth.classes[c]
-    inter, truth, pred = (n[:, c] for n in counts[first])
-    present = np.flatnonzero(truth)
-    if not len(present):
-        return
-    score = 2 * inter[present] / (truth[present] + pred[present])
-    ranked = present[np.argsort(-score, kind="stable")]
-    columns = ["truth, all classes", "truth"]
-    for title in work.given:
-        columns += [f"map of {title}"] * (maps.get(title) is not None) + [title]
-    rows = []
-    for at in np.unique(np.linspace(0, len(ranked) - 1, args.figures).round().astype(int)):
-        processes.stop_if_asked()
-        i = ranked[at]
-        dice = metrics.mask_scores(*(n[i:i + 1, None] for n in (inter, truth, pred)))
-        rows.append((f"{work.truth.names[i]}  Dice {dice['dice_present'][1]:.3f}  rank {at + 1} of "
-                     f"{len(ranked)}", pictures_of(args, work, maps, work.truth.names[i], c)))
-    path = args.out / f"class_{c + 1}.png"
-    pictures.contact_sheet(path, f"class {class_name}: best to worst of {first}", columns, rows)
+def scored(args, work, searched, report):
+    """The pixel counts {title: int (3, N, C)} of each mask file and of two baselines, and what
+    metrics.json says of them. searched: what mask_processing.process has searched."""
+    truth, sets = work.truth, {title: found.rles for title, found in work.given.items()}
+    sets = {EMPTY: {}, WHOLE: mask_scores.whole_images(truth.rles, work.sizes), **sets}
+    counts = {title: mask_scores.count_pixels(title, work, rles, report)
+              for title, rles in sets.items()}
+    return counts, {
+        "classes": truth.classes, "images": len(truth.names), "over": args.over,
+        "missing": args.missing, "size": args.output_size, **searched,
+        "class_sets": mask_scores.class_rules(work.y, truth.classes, args.class_sets),
+        "left_out": work.left_out,
+        "masks": {title: {"scores": metrics.mask_scores(*n),
+                          "folds": mask_scores.by_fold(n, work.fold)}
+                  for title, n in counts.items()}}
 
 
-def write_class_colours(args, work):
-    """Write classes.png: images spread evenly over the set, with the masks of all classes in their
-    colours, true, given and processed."""
-    names, classes = work.truth.names, work.truth.classes
-    sets = [("truth", work.truth.rles)] * bool(work.truth.rles)
-    sets += [(title, found.rles) for title, found in work.given.items()]
-    rows = []
-    for i in np.unique(np.linspace(0, len(names) - 1, args.figures).round().astype(int)):
-        processes.stop_if_asked()
-        image = images.open_at(inputs.image_dir(args) / names[i], work.sizes[names[i]])
-        drawn = [masks.decode_all(rles, names[i], work.sizes[names[i]], len(classes))
-                 for _, rles in sets]
-        rows.append((names[i], [image, *(pictures.paint(image, mask) for mask in drawn)]))
-    colours = ", ".join(f"{name} {pictures.COLOUR_NAMES[c % len(pictures.COLOUR_NAMES)]}"
-                        for c, name in enumerate(classes))
-    pictures.contact_sheet(args.out / "classes.png", colours,
-                           ["image", *(title for title, _ in sets)], rows)
-
-
-def write_report(args, work, maps, report):
-    """Write report.html where --report asks for it."""
+def write_report(args, shown, paths, report):
+    """Write report.html where --report asks for it. shown: its Content; paths: {title: CSV}."""
     if args.report:
-        labelled = inputs.label_path(args) is not None
-        html_report.write(args.out, Content(
-            work.truth.names, work.truth.classes, work.sizes, inputs.image_dir(args),
-            work.truth.rles if labelled else None, {t: m.rles for t, m in work.given.items()},
-            maps, (work.labelled, work.y) if labelled else None), work.paths,
-            partial(over, report=report), folder.digests)
-
-
-def pictures_of(args, work, maps, name, c):
-    """The pictures of one line of a contact sheet: truth, and the map and mask of each CSV."""
-    size, classes = work.sizes[name], len(work.truth.classes)
-    true = masks.decode_all(work.truth.rles, name, size, classes)
-    row = [pictures.paint(images.open_at(inputs.image_dir(args) / name, size), true),
-           pictures.black_white(true[c])]
-    for title, found in work.given.items():
-        if maps.get(title) is not None:
-            row.append(pictures.heat(maps[title](name, c, size)))
-        row.append(pictures.black_white(masks.rle_decode(found.rles.get((name, c), ""), size)))
-    return row
+        html_report.write(args.out, shown, paths, partial(over, report=report), folder.digests)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ the first process (rank 0) writes files.
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -156,6 +156,13 @@ def all_reduce_or_stop(n: int) -> int:
     if both[1]:
         raise Stopped(int(both[1]))
     return int(both[0])
+
+
+def stoppable(items: Iterable) -> Iterator:
+    """Yield the same items, and raise Stopped before one of them as stop_if_asked does."""
+    for item in items:
+        stop_if_asked()
+        yield item
 
 
 def stop_if_asked() -> None:
