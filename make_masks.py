@@ -47,7 +47,7 @@ from cam2seg.report.exports import reviewed
 from cam2seg.report.exports import write as write_exports
 from cam2seg.report.panels import Content
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, next_commands, processes
+from cam2seg.runs import flags, folder, inputs, method_flags, next_commands, processes
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training import mask_scores
@@ -77,19 +77,11 @@ def get_args(argv=None):
                    "by the U-Nets of --seg, [C-24] to [C-27]; depth: height and angle of each "
                    "pixel, [H-1] to [H-6]; video: from the masks of the first frame, "
                    "[V-1] to [V-6]")
-    p.add_argument("--first", type=Path, metavar="CSV",
-                   help="masks of the first frame of each folder of frames, for --method video")
-    p.add_argument("--steps", type=flags.natural, default=300,
-                   help="steps of training of the features of --method video, DEV-52")
-    p.add_argument("--radius", type=flags.positive, default=8,
-                   help="rows and columns of cells, of 2 x 2 pixels, that --method video copies "
-                   "from, DEV-53")
-    p.add_argument("--memory", type=flags.natural, default=3,
-                   help="last frames that --method video copies from beside the first, DEV-54")
+    method_flags.add_video(p)
     p.add_argument("--fitted", type=Path, metavar="RUN",
                    help="run of the same --method, contrast, pixels or auto, whose choices are "
                    "used instead of new ones")
-    add_depth(p)
+    method_flags.add_depth(p)
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
     p.add_argument("--size", type=flags.positive, nargs=2, metavar=("H", "W"),
@@ -135,25 +127,6 @@ def get_args(argv=None):
     flags.add_machine(p)
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
     return with_method(p.parse_args(argv))
-
-
-def add_depth(p):
-    """Add the flags of --method depth."""
-    p.add_argument("--depth", type=Path, metavar="FOLDER",
-                   help="for --method depth: a PNG of 16 bits or a .npy for each image, DEV-45")
-    p.add_argument("--depth-units", type=flags.above_zero, default=1000.0,
-                   help="units of a whole number in --depth that make a metre, DEV-45")
-    p.add_argument("--camera", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"),
-                   help="focal lengths and principal point in pixels, [H-1]")
-    p.add_argument("--height-edges", type=float, nargs="+", default=[0.5, 1.0, 1.5, 2.0],
-                   metavar="M", help="edges between the bins of heights in metres, DEV-46")
-    p.add_argument("--angle-edges", type=float, nargs="+", default=[36.0, 72.0, 108.0, 144.0],
-                   metavar="DEG", help="edges between the bins of angles in degrees, DEV-46")
-    p.add_argument("--normal-radius", type=flags.positive, nargs=2, default=[3, 10],
-                   metavar=("R", "R"), help="radius in pixels of the windows for normals, of the "
-                   "labels and of the search for gravity, DEV-47")
-    p.add_argument("--floor-percent", type=flags.percent, default=0.0,
-                   help="part of the points that may lie below the floor, DEV-48")
 
 
 def main(args):

@@ -17,7 +17,6 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the imports: no traceback
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -27,12 +26,11 @@ from cam2seg.data import csv_files, images
 from cam2seg.data.dataset import ImageSet
 from cam2seg.data.warps import Warps
 from cam2seg.report.tables import print_table
-from cam2seg.runs import flags, folder, inputs, next_commands, processes
+from cam2seg.runs import flags, folder, inputs, method_flags, next_commands, processes
 from cam2seg.runs.exits import blaming, run
 from cam2seg.runs.progress import Console, Progress
 
 RESULTS = {"oof_best": "best epoch", "oof": "mean of {} (SWA)"}  # file name: row of Table 1
-SEAM = {"seam_scale": 0.3, "seam_stride": 8}  # both as in the code of its authors
 
 
 def get_args(argv=None):
@@ -61,29 +59,8 @@ def get_args(argv=None):
     p.add_argument("--clean", default="keep", choices=("keep", "drop"),
                    help="images without any defect, DEV-14")
     flags.add_training(p, epochs=20, batch_size=64, batch_source="[P] IV")
-    add_seam(p)
-    args = p.parse_args(argv)
-    given = [name for name in SEAM if name in args]
-    if given and "seam" not in args:
-        p.error(f"--{given[0].replace('_', '-')} is for --seam")
-    if "seam" not in args:
-        return args
-    if args.hidden != p.get_default("hidden"):
-        p.error("--hidden is for the paper's head, which a network of --seam has not")
-    return argparse.Namespace(**{**vars(args), **SEAM, **{k: getattr(args, k) for k in given}})
-
-
-def add_seam(p):
-    """Add the flags of SEAM. A run without --seam has none of them in its files."""
-    p.add_argument("--seam", action="store_true", default=argparse.SUPPRESS,
-                   help="train SEAM, whose maps make_masks.py then takes, [S-1] to [S-10]; "
-                   "--dropout is then that of channels, DEV-76")
-    p.add_argument("--seam-scale", type=flags.fraction, default=argparse.SUPPRESS, metavar="S",
-                   help="size of the rescaled image, as a part of that of the image, [S-1] "
-                   f"(default: {SEAM['seam_scale']})")
-    p.add_argument("--seam-stride", type=int, choices=(8, 16, 32), default=argparse.SUPPRESS,
-                   help="pixels that a cell of the map has on each side, DEV-74 "
-                   f"(default: {SEAM['seam_stride']})")
+    method_flags.add_seam(p)
+    return method_flags.with_seam_defaults(p, p.parse_args(argv))
 
 
 def main(args):
