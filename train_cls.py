@@ -137,38 +137,21 @@ def finish_fold(args, labels, trained):
     """
     from cam2seg import averaging
     from cam2seg.runs.checkpoints import load_checkpoint
-    from cam2seg.training import devices
+    from cam2seg.training import devices, probabilities
     states = [load_checkpoint(trained.out / f"epoch{b['epoch']}.pt", "classifier")["model"]
               for b in trained.best]
     trained.model.load_state_dict(states[0])
-    best = held_out_probabilities(trained, "best")
+    best = probabilities.of_held_out(trained, "best")
     trained.model.load_state_dict(averaging.average_states(states))  # [SWA], [P] V
     if args.swa_bn == "update":
         devices.seed_torch(args.seed, trained.k, args.epochs)
         averaging.update_bn(trained.model, training_inputs(args, trained))  # DEV-41: in float32
-    swa = held_out_probabilities(trained, "swa")
+    swa = probabilities.of_held_out(trained, "swa")
     names = [labels.names[i] for i in trained.val.indices]
     for name, probs in (("oof_best", best), ("oof", swa)):
         if processes.is_first():
             csv_files.write_csv(trained.out / f"{name}.csv", ("ImageId", *labels.classes),
                                 ((n, *p) for n, p in zip(names, probs.tolist(), strict=True)))
-
-
-def held_out_probabilities(trained, name):
-    """Probabilities (n, C) of the held-out images by the weights that are now in the model.
-
-    The weights are saved as `name`.pt.
-    """
-    import torch
-
-    from cam2seg.runs.checkpoints import save_checkpoint
-    from cam2seg.training import epochs
-    settings = trained.settings
-    save_checkpoint(trained.out / f"{name}.pt", trained.model,
-                    {**settings.meta, "best": trained.best})
-    predicted = epochs.predict(trained.model, trained.val, settings.prepare, settings.amp,
-                               f"{settings.title}held-out images, {name}", settings.report)
-    return torch.cat(processes.gather_in_turn([y.sigmoid().cpu() for y, _ in predicted])).numpy()
 
 
 def training_inputs(args, trained):
@@ -190,27 +173,20 @@ def training_inputs(args, trained):
 def check_resumable(args, labels, recipe, folds):
     """Raise DataError or CheckpointError where a file that --resume needs is damaged."""
     from cam2seg.runs import restore
-    from cam2seg.training import classifiers
+    from cam2seg.training import classifiers, probabilities
     restore.check_checkpoints(args.out, folds, recipe.done, classifiers.build, recipe.meta,
                               args.epochs)
     for name in RESULTS:
-        finished_probabilities(args, name, labels)
-
-
-def finished_probabilities(args, name, labels):
-    """Labels and probabilities (n, C) of the images whose fold is finished, from its CSV files."""
-    probs = csv_files.read_all_probs(folder.fold_files(args.out, f"{name}.csv").values(),
-                                     labels.classes)
-    kept = labels.keep(np.array([n in probs for n in labels.names]))
-    return kept, np.array([probs[n] for n in kept.names])
+        probabilities.finished(args, name, labels)
 
 
 def write_results(args, labels):
     """Write oof.csv, oof_best.csv and metrics.json of the union of all folds; print and return
     Table 1."""
+    from cam2seg.training import probabilities
     table = []
     for name, title in RESULTS.items():
-        kept, probs = finished_probabilities(args, name, labels)
+        kept, probs = probabilities.finished(args, name, labels)
         csv_files.write_csv(args.out / f"{name}.csv", ("ImageId", *labels.classes),
                             ((n, *p) for n, p in zip(kept.names, probs.tolist(), strict=True)))
         model = f"{args.arch} SEAM" if "seam" in args else args.arch

@@ -39,9 +39,9 @@ CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 INFERENCE = "cam2seg/training/inference.py"
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
-WAYS, WORK, SEG_WORK, NET_MASKS = (
+WAYS, WORK, SEG_WORK, NET_MASKS, PROBS = (
     f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
-                                               "network_masks"))
+                                               "network_masks", "probabilities"))
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -572,7 +572,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("BatchNorm pass over the held-out images", "train_cls.py",
      "trained.train.loader.dataset, trained.train.indices,",
      "trained.train.loader.dataset, trained.val.indices,"),
-    ("probabilities of the training images", "train_cls.py",
+    ("probabilities of the training images", PROBS,
      "epochs.predict(trained.model, trained.val,", "epochs.predict(trained.model, trained.train,"),
     ("new images masked by one U-Net", NET_MASKS,
      'in folder.fold_files(args.out, "best.pt").values()]',
@@ -780,7 +780,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                                 "cam2seg/report/exports.py"), ["tests/test_mask_forms.py"]),
                MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py", "tests/test_classes.py"],
-               MAP_MASKS: SCRIPTS, WAYS: SCRIPTS, NET_MASKS: SCRIPTS,
+               MAP_MASKS: SCRIPTS, **dict.fromkeys((WAYS, NET_MASKS, PROBS), SCRIPTS),
                WORK: ["tests/test_depth_masks.py", *SCRIPTS],
                SEG_WORK: [LEAKS, "tests/test_correct.py"], PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py",
