@@ -38,8 +38,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from cam2seg import metrics
 from cam2seg.data import exports, labels, stored_maps
 from cam2seg.report import html_report, mask_report, score_tables
@@ -51,8 +49,8 @@ from cam2seg.runs import flags, folder, inputs, method_flags, next_commands, pro
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress, over
 from cam2seg.training import mask_scores
-from cam2seg.training.work import (FROM_MAPS, label_auc, load_images, own_method, read_others,
-                                   with_method)
+from cam2seg.training.work import (FROM_MAPS, classifier_auc, final_masks, load_images, own_method,
+                                   pixels_of_a_cell, read_others, with_method)
 
 METHODS = (*FROM_MAPS, "contrast", "pixels", "auto", "seg", "depth", "video")
 
@@ -61,11 +59,7 @@ def get_args(argv=None):
     p = flags.parser(__doc__)
     flags.add_data(p, "optional: a CSV of labels or masks, or a folder with a subfolder per class")
     p.add_argument("--cls", type=Path, default="runs/cls", help="run of train_cls.py")
-    p.add_argument("--seg", type=Path, nargs="+", default=[Path("runs/seg")], metavar="RUN",
-                   help="run of train_seg.py for --method seg; of several runs the one whose "
-                   "networks tell the labels best is taken, [C-27]")
-    p.add_argument("--select", default="entropy", choices=("entropy", "confidence", "all"),
-                   help="which pixels --method seg is sure of, [C-25], [C-26]")
+    method_flags.add_seg(p)
     p.add_argument("--out", type=Path, default="runs/masks", help="folder of this run")
     p.add_argument("--method", choices=METHODS,
                    help="(default: gradcam++, or seam for a --cls of train_cls.py --seam) [P] V; "
@@ -78,9 +72,7 @@ def get_args(argv=None):
                    "pixel, [H-1] to [H-6]; video: from the masks of the first frame, "
                    "[V-1] to [V-6]")
     method_flags.add_video(p)
-    p.add_argument("--fitted", type=Path, metavar="RUN",
-                   help="run of the same --method, contrast, pixels or auto, whose choices are "
-                   "used instead of new ones")
+    method_flags.add_fitted(p)
     method_flags.add_depth(p)
     p.add_argument("--target-layer", help="name of the layer whose output is mapped, [P] V "
                    "(default: the last activation before pooling)")
@@ -164,9 +156,8 @@ def masks_from_maps(args, work, report):
     or of masks_labels.csv where --search labels has made it. The second are ignored pixels, of
     which there are none.
     """
-    from cam2seg.training import map_masks
-    from cam2seg.training.ways import load_or_make_maps
-    maps, probs = load_or_make_maps(args, work, report)
+    from cam2seg.training import map_masks, ways
+    maps, probs = ways.load_or_make_maps(args, work, report)
     if not processes.is_first():
         return [], {}, {}
     # DEV-11: +1 and -1, so that a class without the label stays out at --confidence 0 too.
@@ -194,10 +185,7 @@ def masks_by_another_way(args, work, report):
     Returns what masks_from_maps returns. True masks are used for nothing but the scores.
     """
     from cam2seg.training import ways
-    make = {"contrast": ways.masks_from_contrast, "pixels": ways.masks_from_pixels,
-            "auto": ways.masks_from_auto, "seg": ways.masks_from_seg,
-            "depth": ways.masks_from_depth, "video": ways.masks_from_video}
-    made = make[args.method](args, work, report, print_table)
+    made = ways.BY_METHOD[args.method](args, work, report, print_table)
     if made is None:
         return [], {}, {}
     labels.write_masks(args.out / "ignore.csv", made.work.names, work.classes, made.ignored)
@@ -221,54 +209,34 @@ def write_metrics(args, work, results, masks, report):
     masks: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv,
     and what read_others returns.
     """
-    rles, others = masks
-    areas = mask_report.measure_areas(rles, work.names, len(work.classes))
-    clock = Progress(len(work.names), "counting components", report)
-    parts = mask_report.count_components(rles, clock.over(work.names), work.sizes,
-                                         len(work.classes))
-    pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
-    y = work.labels.y if work.labels is not None else None
-    facts = mask_report.summarise(areas, parts, y, pixels)
-    for path, other in others.items():
-        dice = mask_report.agreement(rles, other, work.names, work.sizes, len(work.classes))
-        for fact, value in zip(facts, dice, strict=True):
-            fact.setdefault("agreement", {})[path] = value
-    cell = None
-    if args.method in FROM_MAPS:
-        grid = np.load(args.out / "maps.npy", mmap_mode="r").shape[2:]
-        cell = float(np.median(pixels)) / (grid[0] * grid[1])
+    facts = mask_report.describe(work, *masks, partial(over, report=report))
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,
         "masks": facts})
     if args.method == "depth":  # masks_from_depth has printed the table of its many classes
         return
-    title = "masks_labels" if args.search == "labels" else "masks"
-    mask_report.print_summary(f"{args.out}/{title}.csv: {len(work.names)} images", work.classes,
-                              facts)
-    auc, path = None, args.cls / "oof.csv"
-    if args.method not in ("contrast", "pixels", "seg", "video") and y is not None \
-            and path.is_file():
-        auc = label_auc(path, work.names, y, work.classes)
-    for line in mask_report.advice(work.classes, facts, cell, auc):
+    mask_report.print_summary(f"{args.out}/{final_masks(args)}.csv: {len(work.names)} images",
+                              work.classes, facts)
+    for line in mask_report.advice(work.classes, facts, pixels_of_a_cell(args, work),
+                                   classifier_auc(args, work)):
         report("warning", text=line)
 
 
 def write_report(args, work, masks, report):
     """Write report.html. masks: run lengths of the masks, and of the pixels in doubt."""
-    title, maps = "masks_labels" if args.search == "labels" else "masks", {}
+    title, maps = final_masks(args), {}
     if args.method in FROM_MAPS:
         maps[title] = stored_maps.map_function(args.out, args.norm, args.norm_after, work.classes)
     known = work.labels
     html_report.write(args.out, Content(
         work.names, work.classes, work.sizes, inputs.image_dir(args), known and known.rles,
         {title: masks[0]}, maps, known and (known.names, known.y), masks[1]),
-        {title: args.out / f"{title}.csv"},
-        partial(over, report=report), folder.digests)
+        {title: args.out / f"{title}.csv"}, partial(over, report=report), folder.digests)
 
 
 def export(args, work, report):
     """Write the masks in the forms of --export: all of them, and once more those of --review."""
-    title = "masks_labels" if args.search == "labels" else "masks"
+    title = final_masks(args)
     made = exports.load(args.out / f"{title}.csv", inputs.image_dir(args), work.sizes, work.classes)
     write = partial(write_exports, forms=args.export, over=partial(over, report=report),
                     report=report)

@@ -180,29 +180,13 @@ def seg_recipe(args, work, size):
 def finish_fold(args, work, trained):
     """Write the network of a fold's best epoch, best.pt, and the masks of its held-out images."""
     from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
-    from cam2seg.training import kept_maps, network_masks
+    from cam2seg.training import network_masks
     best = trained.best[0]
     state = load_checkpoint(trained.out / f"epoch{best['epoch']}.pt", "unet")
     trained.model.load_state_dict(state["model"])
     save_checkpoint(trained.out / "best.pt", trained.model,
                     {**trained.settings.meta, "best": [best]})
-    names = [work.given.names[i] for i in trained.val.indices]
-
-    def accepted(name, c):  # DEV-34
-        return not work.gate or work.gate[name][c] >= args.confidence
-
-    kept = None
-    if args.keep_maps:
-        kept = kept_maps.KeptMaps(trained.out, names, work.given.classes, accepted)
-    rles, peaks = network_masks.predict(args, [trained.model], trained.val, work.sizes,
-                                        trained.settings, kept)
-    rles = {key: rle for key, rle in rles.items() if accepted(*key)}
-    if kept:
-        kept.finish(trained.k, work.sizes)
-    if processes.is_first():
-        network_masks.write_peaks(trained.out / "oof.csv", work.given.classes,
-                                  {n: peaks[n] for n in names})
-        labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
+    network_masks.mask_held_out(args, work, trained)
 
 
 def check_resumable(args, work, recipe, trained):

@@ -1,6 +1,6 @@
 """What a set of masks looks like where no truth is known, and which images to look at first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,26 @@ def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,
             "components_per_mask": float(parts[made, c].mean()) if made.any() else None,
             "component_pixels": float(np.median(each)) if made.any() else None})
     return facts
+
+
+def describe(work: Any, rles: Mapping[tuple[str, int], str],
+             others: Mapping[str, Mapping[tuple[str, int], str]], over: Callable) -> list[dict]:
+    """What summarise() says of the masks of a make_masks.py run, and how far they agree with those
+    of other files, "agreement" {path: mean Dice of the class}: a list of C dicts.
+
+    work: names, sizes, classes and labels of the run; others: {path: run lengths}. over(items,
+    what) yields the items of a long loop.
+    """
+    C = len(work.classes)
+    areas = measure_areas(rles, work.names, C)
+    parts = count_components(rles, over(work.names, "counting components"), work.sizes, C)
+    pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
+    found = summarise(areas, parts, work.labels.y if work.labels is not None else None, pixels)
+    for path, other in others.items():
+        dice = agreement(rles, other, work.names, work.sizes, C)
+        for fact, value in zip(found, dice, strict=True):
+            fact.setdefault("agreement", {})[path] = value
+    return found
 
 
 def agreement(rles: Mapping[tuple[str, int], str], others: Mapping[tuple[str, int], str],

@@ -1,4 +1,4 @@
-"""The flags of those ways to masks that are not the paper's: depth, video, and SEAM."""
+"""The flags of those ways to masks that are not the paper's."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,15 @@ from pathlib import Path
 from . import flags
 
 SEAM = {"seam_scale": 0.3, "seam_stride": 8}  # both as in the code of its authors
+
+
+def add_seg(p: argparse.ArgumentParser) -> None:
+    """Add the flags of make_masks.py --method seg."""
+    p.add_argument("--seg", type=Path, nargs="+", default=[Path("runs/seg")], metavar="RUN",
+                   help="run of train_seg.py for --method seg; of several runs the one whose "
+                   "networks tell the labels best is taken, [C-27]")
+    p.add_argument("--select", default="entropy", choices=("entropy", "confidence", "all"),
+                   help="which pixels --method seg is sure of, [C-25], [C-26]")
 
 
 def add_video(p: argparse.ArgumentParser) -> None:
@@ -19,6 +28,13 @@ def add_video(p: argparse.ArgumentParser) -> None:
                    "from, DEV-53")
     p.add_argument("--memory", type=flags.natural, default=3,
                    help="last frames that --method video copies from beside the first, DEV-54")
+
+
+def add_fitted(p: argparse.ArgumentParser) -> None:
+    """Add the flag of make_masks.py --method contrast, pixels and auto."""
+    p.add_argument("--fitted", type=Path, metavar="RUN",
+                   help="run of the same --method, contrast, pixels or auto, whose choices are "
+                   "used instead of new ones")
 
 
 def add_depth(p: argparse.ArgumentParser) -> None:

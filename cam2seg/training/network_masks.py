@@ -22,7 +22,7 @@ from ..data.dataset import ImageSet
 from ..runs import folder, inputs, processes, restore
 from . import epochs, kept_maps, segmenters
 from .batches import Batches, to_input
-from .cross_validation import Plan, Recipe
+from .cross_validation import Fold, Plan, Recipe
 from .fit import Settings
 
 
@@ -57,6 +57,26 @@ def predict(args: argparse.Namespace, nets: Sequence[nn.Module], batches: Batche
     parts = processes.all_gather((rles, peaks))
     return ({key: rle for part, _ in parts for key, rle in part.items()},
             {name: peak for _, part in parts for name, peak in part.items()})
+
+
+def mask_held_out(args: argparse.Namespace, work: Any, trained: Fold) -> None:
+    """Write the masks of a fold's held-out images by its network, oof_masks.csv, and their peaks,
+    oof.csv."""
+    names = [work.given.names[i] for i in trained.val.indices]
+
+    def accepted(name, c):  # DEV-34
+        return not work.gate or work.gate[name][c] >= args.confidence
+
+    kept = None
+    if args.keep_maps:
+        kept = kept_maps.KeptMaps(trained.out, names, work.given.classes, accepted)
+    rles, peaks = predict(args, [trained.model], trained.val, work.sizes, trained.settings, kept)
+    rles = {key: rle for key, rle in rles.items() if accepted(*key)}
+    if kept:
+        kept.finish(trained.k, work.sizes)
+    if processes.is_first():
+        write_peaks(trained.out / "oof.csv", work.given.classes, {n: peaks[n] for n in names})
+        labels.write_masks(trained.out / "oof_masks.csv", names, work.given.classes, rles)
 
 
 def mask_new_images(args: argparse.Namespace, recipe: Recipe, plan: Plan,

@@ -203,3 +203,7 @@ def _log_images(args, work):
     """The function from a row number of `work` to the logarithm [C-1] of its image."""
     image_dir = inputs.image_dir(args)
     return lambda i: label_only.log_image(image_dir / work.names[i])
+
+
+BY_METHOD = {"contrast": masks_from_contrast, "pixels": masks_from_pixels, "auto": masks_from_auto,
+             "seg": masks_from_seg, "depth": masks_from_depth, "video": masks_from_video}

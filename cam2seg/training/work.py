@@ -179,6 +179,12 @@ def read_others(args: argparse.Namespace, work: Work) -> dict[str, dict]:
     return found
 
 
+def final_masks(args: argparse.Namespace) -> str:
+    """The name, without .csv, of the mask file that reports and exports show: that of --search
+    labels, else the one by the flags."""
+    return "masks_labels" if args.search == "labels" else "masks"
+
+
 def label_auc(path: Path | str, names: Sequence[str], y: np.ndarray,
               classes: Sequence[str]) -> list[float | None]:
     """ROC-AUC of each class by held-out scores of the images.    [C-27]
@@ -191,3 +197,23 @@ def label_auc(path: Path | str, names: Sequence[str], y: np.ndarray,
     rows = [i for i, name in enumerate(names) if name in scores]
     y, p = y[rows], np.array([scores[names[i]] for i in rows])
     return class_aucs(y, p)
+
+
+def classifier_auc(args: argparse.Namespace, work: Work) -> list[float | None] | None:
+    """ROC-AUC of each class by the classifier of --cls on held-out images; None without labels or
+    oof.csv, and for a method that asks no classifier."""
+    path = args.cls / "oof.csv"
+    if args.method in ("contrast", "pixels", "seg", "video") or work.labels is None \
+            or not path.is_file():
+        return None
+    return label_auc(path, work.names, work.labels.y, work.classes)
+
+
+def pixels_of_a_cell(args: argparse.Namespace, work: Work) -> float | None:
+    """How many pixels of the median image are under one cell of the maps in --out; None for a
+    method whose masks do not come from maps alone."""
+    if args.method not in FROM_MAPS:
+        return None
+    grid = np.load(args.out / "maps.npy", mmap_mode="r").shape[2:]
+    pixels = np.median([h * w for h, w in map(work.sizes.get, work.names)])
+    return float(pixels) / (grid[0] * grid[1])
