@@ -383,6 +383,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("normals of things turned round", ROOMS, "normal[seen] = -thing", "normal[seen] = thing"),
     ("what is behind is seen", ROOMS, "(near < far) & (near > 0) & (near < depth)",
      "(near < far) & (near > 0)"),
+    ("profiles of unsorted pixels", COPIES, "np.sort(flat, axis=1)", "flat"),
+    ("copies sought among too few", COPIES, "1.001 * SAME * spread", "0.3 * SAME * spread"),
     ("mirrored copies unseen", COPIES, "return turns + [view[:, :, ::-1] for view in turns]",
      "return turns"),
     ("limit by the stronger contrast", COPIES, "np.minimum(spread", "np.maximum(spread"),

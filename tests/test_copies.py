@@ -75,6 +75,28 @@ def test_more_images_than_one_block_are_all_compared():
     assert all(len(set((order[found == k] % 300).tolist())) == 1 for k in range(300))
 
 
+def test_profiles_know_no_symmetry_and_differ_by_no_more_than_the_images():
+    rng = np.random.default_rng(3)
+    made = np.concatenate([pictures(rng, 20), rng.integers(0, 256, (20, 20, 20))])
+    flat = made.reshape(40, 400).astype(np.float32)
+    of_profiles = copies.rms_differences(*[copies.brightness_profiles(flat)] * 2)
+    for view in copies.symmetries(flat.reshape(40, 20, 20)):
+        view = view.reshape(40, 400)
+        assert (copies.brightness_profiles(view) == copies.brightness_profiles(flat)).all()
+        assert (of_profiles <= copies.rms_differences(view, flat) + 1e-5).all()
+    assert of_profiles[0, 1] > 1
+
+
+@pytest.mark.parametrize("part, groups", [(0.095, 1), (0.105, 2)])
+def test_a_copy_of_other_brightness_is_one_up_to_the_limit(part, groups):
+    """As many others as a block holds lie between the two by their mean brightness."""
+    image, *others = pictures(np.random.default_rng(4), 1 + copies.BLOCK).astype(np.float64)
+    step = part * image.std()
+    others = [o - o.mean() + image.mean() + step / 2 for o in others]
+    found = copies.find_copies(np.stack([image, *others, np.rot90(image) + step]))
+    assert found.max() + 1 == groups + copies.BLOCK
+
+
 def test_flat_images_are_no_copies():
     flat = np.full((4, 20, 20), 90, np.uint8)
     assert copies.find_copies(flat).tolist() == [0, 1, 2, 3]
