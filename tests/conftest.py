@@ -119,6 +119,46 @@ def interrupted(module, name, count):
         yield
 
 
+class Terminal:
+    """A standard error that is a terminal and keeps what is written to it."""
+
+    text = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+class RunsCode:
+    """What a damaged checkpoint may hold: unpickled without care, it makes a file at `path`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def close(a, b, rtol=1e-9, atol=1e-12):
+    torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype), rtol=rtol, atol=atol)
+
+
+def equal_states(a, b):
+    assert a.keys() == b.keys()
+    for k in a:
+        assert torch.equal(a[k], b[k]), k
+
+
 def raise_in(monkeypatch, owner, name, number):
     """SIGTERM to this process in the number-th call of owner.name."""
     real, left = getattr(owner, name), [number]

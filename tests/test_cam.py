@@ -7,24 +7,18 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
+from conftest import close
 
 from cam2seg import cam
 
 METHODS = ("gradcam", "gradcam++", "gradcam++normalized", "gradcam++normalized-positive")
 assert METHODS == tuple(cam.FORMULAS)
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 def random(*shape):
     return torch.randn(*shape, dtype=torch.float64)
-
-
-def close(a, b, rtol=1e-9, atol=1e-12):
-    torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype), rtol=rtol, atol=atol)
 
 
 def close_to_max(a, b, tol):

@@ -12,10 +12,7 @@ import torch.nn as nn
 from cam2seg import cam
 from test_cam import CALLS, METHODS, close, random, small_net
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 # A row of classes for each image

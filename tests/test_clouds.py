@@ -31,23 +31,25 @@ def ragged(rng, mask):
     return mask
 
 
+def drawn_into(out):
+    """Write twelve clouds and four test images into a folder, and folds of the clouds. Yields
+    "train" and "test", each with {image name: true masks, bool (4, H, W)}."""
+    clouds.main([str(out), "--images", "12", "--size", *map(str, SIZE)])
+    write_csv(out / "folds.csv", ("ImageId", "fold"),
+              [(f"train{i:05d}.jpg", i % 3) for i in range(12)])
+    for kind, count, part in (("train", 12, 0), ("test", 4, 1)):
+        yield kind, {f"{kind}{i:05d}.jpg": clouds.draw(np.random.default_rng((0, part, i)), SIZE)[1]
+                     for i in range(count)}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Twelve clouds with ragged masks of the training and of the test images, and folds."""
-    out = tmp_path_factory.mktemp("clouds") / "data"
-    clouds.main([str(out), "--images", "12", "--size", *map(str, SIZE)])
-    rng = np.random.default_rng(0)
-    for kind, count, part in (("train", 12, 0), ("test", 4, 1)):
-        names = [f"{kind}{i:05d}.jpg" for i in range(count)]
-        rows = []
-        for i, name in enumerate(names):
-            _, true = clouds.draw(np.random.default_rng((0, part, i)), SIZE)
-            rows += [(name, k, masks.rle_encode(ragged(rng, mask)))
-                     for k, mask in zip(clouds.PATTERNS, true, strict=True)]
-        write_csv(out / f"{kind}_masks.csv", ("ImageId", "ClassId", "EncodedPixels"), rows)
-        if kind == "train":
-            write_csv(out / "folds.csv", ("ImageId", "fold"),
-                      [(name, i % 3) for i, name in enumerate(names)])
+    out, rng = tmp_path_factory.mktemp("clouds") / "data", np.random.default_rng(0)
+    for kind, truth in drawn_into(out):
+        write_csv(out / f"{kind}_masks.csv", ("ImageId", "ClassId", "EncodedPixels"),
+                  [(name, k, masks.rle_encode(ragged(rng, mask))) for name, true in truth.items()
+                   for k, mask in zip(clouds.PATTERNS, true, strict=True)])
     return out
 
 

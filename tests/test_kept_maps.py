@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, call, interrupted, results
 from PIL import Image
-from test_clouds import SIZE, ragged, work_of
+from test_clouds import SIZE, drawn_into, ragged, work_of
 from test_sizes_and_flags import bilinear
 
 import cam2seg
@@ -36,15 +36,11 @@ def field(rng, mask, least):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Twelve clouds with the maps of three folds, as --keep-maps leaves them, and four new ones."""
-    out = tmp_path_factory.mktemp("kept") / "data"
-    clouds.main([str(out), "--images", "12", "--size", *map(str, SIZE)])
-    rng = np.random.default_rng(0)
-    for kind, count, part in (("train", 12, 0), ("test", 4, 1)):
-        names = [f"{kind}{i:05d}.jpg" for i in range(count)]
-        fields = {}
-        for i, name in enumerate(names):
-            _, true = clouds.draw(np.random.default_rng((0, part, i)), SIZE)
-            fields[name] = np.stack([field(rng, m, 0.05 + 0.1 * c) for c, m in enumerate(true)])
+    out, rng = tmp_path_factory.mktemp("kept") / "data", np.random.default_rng(0)
+    for kind, truth in drawn_into(out):
+        names = list(truth)
+        fields = {name: np.stack([field(rng, m, 0.05 + 0.1 * c) for c, m in enumerate(true)])
+                  for name, true in truth.items()}
         for k in range(3) if kind == "train" else [-1]:
             own = names[k::3] if kind == "train" else names
             where = out / (f"fold{k}" if kind == "train" else "new")
@@ -57,8 +53,6 @@ def folder(tmp_path_factory):
                   [(n, k, masks.rle_encode(full(fields[n][c], SIZE) >= np.float32(0.5)))
                    for n in names for c, k in enumerate(clouds.PATTERNS)])
         np.save(out / f"{kind}.npy", np.stack([fields[n] for n in names]))
-    write_csv(out / "folds.csv", ("ImageId", "fold"),
-              [(f"train{i:05d}.jpg", i % 3) for i in range(12)])
     (out / "train_masks.csv").write_bytes((out / "oof_masks.csv").read_bytes())
     return out
 

@@ -24,10 +24,7 @@ STAGES = [(1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 
 SMALL = ("--arch lite0 --weights none --size 64 64 --epochs 1 --batch-size 16 --workers 0 "
          "--device cpu").split()
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 def close(a, b, rtol=1e-9, atol=1e-9):

@@ -9,10 +9,7 @@ import torch.nn.functional as F
 
 from cam2seg.losses import KINDS, segmentation_loss
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 def example():

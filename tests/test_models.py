@@ -1,19 +1,16 @@
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
+from conftest import RunsCode, equal_states
 
 from cam2seg import models
 from cam2seg.runs.checkpoints import save_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 def random(*shape):
@@ -22,12 +19,6 @@ def random(*shape):
 
 def close(a, b, rtol=1e-9, atol=1e-12):
     torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
-
-
-def equal_states(a, b):
-    assert a.keys() == b.keys()
-    for k in a:
-        assert torch.equal(a[k], b[k]), k
 
 
 # Classifier
@@ -270,14 +261,6 @@ def test_encoder_takes_a_checkpoint_of_a_classifier(tmp_path):
     equal_states(models.encoder("b0", path).state_dict(), source.features.state_dict())
     unet = models.UNet("b0", 2, weights=path)
     equal_states(unet.encoder.state_dict(), source.features[:8].state_dict())
-
-
-class RunsCode:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def bad_file(kind, folder):

@@ -17,18 +17,12 @@ from conftest import peer
 
 from cam2seg import cam, models
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # captum's, at every call
+# The warnings are captum's, at every call.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fixed_seed")]
 TORCH_CAM = pytest.param("torch-cam", marks=pytest.mark.skipif(
     sys.version_info < (3, 11), reason="torchcam 0.5 needs Python 3.11"))
-
-
 MODULES = {"pytorch-grad-cam": "pytorch_grad_cam", "captum": "captum.attr",
            "torch-cam": "torchcam.methods"}
-
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
 
 
 @pytest.fixture

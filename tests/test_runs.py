@@ -9,6 +9,8 @@ import torch
 import torch.nn as nn
 
 import cam2seg
+from conftest import RunsCode, Terminal, equal_states
+
 from cam2seg.data import files as files_module
 from cam2seg.data.errors import DataError
 from cam2seg.data.files import whole_file
@@ -25,12 +27,6 @@ def toy_net(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
                          nn.Dropout(0.3), nn.Linear(16, 2))
-
-
-def equal_states(a, b):
-    assert a.keys() == b.keys()
-    for k in a:
-        assert torch.equal(a[k], b[k]), k
 
 
 class Killed(BaseException):
@@ -107,14 +103,6 @@ def test_a_file_has_its_whole_text_or_that_of_before(tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == "é one\n"
 
 
-class RunsCode:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
 def bad_checkpoint(kind, folder):
     path = folder / f"{kind}.pt"
     if kind == "garbage":
@@ -169,20 +157,6 @@ def test_load_checkpoint_refuses_another_kind(meta, said, tmp_path):
 
 
 # Progress
-
-
-class Terminal:
-    def __init__(self):
-        self.text = ""
-
-    def isatty(self):
-        return True
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
 
 
 def test_progress_shows_done_rate_and_time_left_on_a_terminal_only(monkeypatch, capsys):

@@ -13,10 +13,7 @@ from cam2seg.methods import seam
 
 E = 1e-5
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 def randn(*shape):

@@ -21,10 +21,7 @@ from cam2seg.training import fit, segmenters
 SIZES = [(1, 1), (1, 2), (2, 3), (3, 3), (4, 6), (5, 7), (6, 5)]
 VGG = torchvision.models.vgg
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, SMALL, call, write_images
+from conftest import SCRIPTS, SMALL, Terminal, call, write_images
 from PIL import Image
 
 import train_cls
@@ -56,19 +56,6 @@ def test_a_long_step_has_lines_where_there_is_no_terminal(monkeypatch, capsys):
             at(monkeypatch, now)
             report("step", what=what, done=done, total=9, in_epoch=in_epoch)
         assert capsys.readouterr().out.count("9/9") == lines
-
-
-class Terminal:
-    text = ""
-
-    def isatty(self):
-        return True
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
 
 
 def test_the_bar_is_no_longer_than_a_line_and_goes_with_quiet(monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from conftest import close, equal_states
 
 from cam2seg.data import files as files_module
 from cam2seg.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
@@ -24,20 +25,7 @@ from cam2seg.training.cross_validation import Plan, Recipe, cross_validate
 from cam2seg.training.epochs import mean_loss, predict, train_one_epoch
 from cam2seg.training.fit import Settings, fit
 
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
-
-
-def close(a, b, rtol=1e-9, atol=1e-12):
-    torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype), rtol=rtol, atol=atol)
-
-
-def equal_states(a, b):
-    assert a.keys() == b.keys()
-    for k in a:
-        assert torch.equal(a[k], b[k]), k
+pytestmark = pytest.mark.usefixtures("fixed_seed")
 
 
 # Batches
