@@ -101,6 +101,7 @@ def lines(n):
     ("cam2seg/data/files.py", "class A:\n    def f(self, a) -> None:\n        pass\n",
      "f has no annotation of a"),
     ("cam2seg/masks.py", "x = 1\n" * 261, "261 lines, expected 260"),
+    ("train_cls.py", "x = 1\n" * 261, "261 lines, expected 260"),
     ("cam2seg/cam.py", "x = 1\n" * 331, "331 lines, expected 330")])
 def test_a_wrong_tree_is_noticed(tmp_path, name, text, said):
     found = complaints(tree(tmp_path, {name: text}))

@@ -64,11 +64,11 @@ def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,
 
 def describe(work: Any, rles: Mapping[tuple[str, int], str],
              others: Mapping[str, Mapping[tuple[str, int], str]], over: Callable) -> list[dict]:
-    """What summarise() says of the masks of a make_masks.py run, and how far they agree with those
-    of other files, "agreement" {path: mean Dice of the class}: a list of C dicts.
+    """The facts of summarise() about the masks of a make_masks.py run: a list of C dicts.
 
-    work: names, sizes, classes and labels of the run; others: {path: run lengths}. over(items,
-    what) yields the items of a long loop.
+    Each dict also says how far the masks of its class agree with those of other files, under
+    "agreement", {path: mean Dice}. work: names, sizes, classes and labels of the run; rles: its run
+    lengths; others: {path: run lengths}. over(items, what) yields the items of a long loop.
     """
     C = len(work.classes)
     areas = measure_areas(rles, work.names, C)

@@ -60,8 +60,8 @@ def predict(args: argparse.Namespace, nets: Sequence[nn.Module], batches: Batche
 
 
 def mask_held_out(args: argparse.Namespace, work: Any, trained: Fold) -> None:
-    """Write the masks of a fold's held-out images by its network, oof_masks.csv, and their peaks,
-    oof.csv."""
+    """Write oof_masks.csv, the masks of a fold's held-out images by its network, and oof.csv, their
+    peaks. Without --gate every class may have a mask."""
     names = [work.given.names[i] for i in trained.val.indices]
 
     def accepted(name, c):  # DEV-34
