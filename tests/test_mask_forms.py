@@ -13,7 +13,7 @@ from cam2seg.data import coco, exports
 from cam2seg.data.colours import COLOURS, class_colours
 from cam2seg.data.drawn import class_of, folder_of, mask_files, owners
 from cam2seg.data.errors import DataError
-from cam2seg.data.labels import check_masks, read_labels, read_masks, write_masks
+from cam2seg.data.labels import check_masks, read_labels, read_masks
 from cam2seg.data.polygons import polygon_mask
 from cam2seg.report import exports as forms
 

@@ -16,7 +16,7 @@ from cam2seg.data.csv_files import read_csv
 from cam2seg.data.folds import read_folds
 from cam2seg.data.labels import read_masks
 from cam2seg.demo import motion
-from cam2seg.masks import rle_decode, rle_encode
+from cam2seg.masks import rle_decode
 from cam2seg.methods import video
 from cam2seg.runs.progress import Progress
 from cam2seg.runs.signals import Stopped
