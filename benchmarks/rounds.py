@@ -66,9 +66,10 @@ def u_net(args, masks, out):
     script("train_seg", args, out, "--labels", args.out / "labels.csv",
            "--masks", args.out / masks / "masks.csv", "--ignore", args.out / masks / "ignore.csv",
            "--folds", args.out / "folds.csv", "--weights", "none", "--size", "128", "128",
-           "--lr-encoder", "2e-3", "--lr-decoder", "2e-3", "--loss", "bce+dice", "--vflip",
-           "--schedule", "cosine", "--threshold", "0.5", "--batch-size", "8",
-           "--epochs", str(args.epochs), "--resume")
+           "--lr-encoder", "2e-3", "--lr-decoder", "2e-3", "--vflip", "--schedule", "cosine",
+           "--batch-size", str(args.batch_size), "--epochs", str(args.epochs), "--resume",
+           *(("--target", "multiclass") if args.target == "multiclass" else
+             ("--loss", "bce+dice", "--threshold", "0.5")))
 
 
 def scores(args, known, masks, net, title):
@@ -120,6 +121,9 @@ def get_args(argv=None):
     p.add_argument("--out", type=Path, default=Path("runs/rounds"))
     p.add_argument("--rounds", type=int, default=2, help="default: 2")
     p.add_argument("--epochs", type=int, default=6, help="of each U-Net (default: 6)")
+    p.add_argument("--batch-size", type=int, default=8, help="of each U-Net (default: 8)")
+    p.add_argument("--target", default="multilabel", choices=("multilabel", "multiclass"),
+                   help="a sigmoid for each class, or one softmax (default: multilabel)")
     p.add_argument("--images", type=int, help="this many pictures, evenly spaced (default: all)")
     args = p.parse_args(argv)
     args.data, args.out = args.data.resolve(), args.out.resolve()

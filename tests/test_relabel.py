@@ -8,10 +8,11 @@ import pytest
 from conftest import call
 
 from cam2seg import masks, metrics
+from cam2seg.data.csv_files import read_csv
 from cam2seg.data.labels import read_masks
 from cam2seg.methods import relabel
 from cam2seg.training.work import label_auc
-from cam2seg.training import seg_masks
+from cam2seg.training import predictor, seg_masks
 
 
 def literal_entropy(p):
@@ -68,6 +69,72 @@ def test_the_run_that_tells_the_labels_best_is_chosen():
     assert seg_masks.choose_run([[None], [0.1]]) == 1
 
 
+def literal_shares(p, y):
+    """[C-37] at one pixel: p floats of C classes, y their labels."""
+    parts = [max(1 - sum(p), 0)] + [a if has else 0.0 for a, has in zip(p, y)]
+    return [a / sum(parts) for a in parts]
+
+
+def softmax_images(rng, n):
+    """p (3, 5, 6) of n images, and labels y (3,) of which at least one is True."""
+    e = np.exp(2 * rng.normal(size=(n, 4, 5, 6)))
+    y = rng.random((n, 3)) < 0.6
+    y[:, 0] |= ~y.any(axis=1)
+    return (e / e.sum(axis=1, keepdims=True))[:, 1:], y
+
+
+@pytest.mark.parametrize("select", ["entropy", "confidence"])
+@pytest.mark.parametrize("sharp", [1, 60])  # with and without the fixed limit
+def test_shares_limits_and_masks_of_a_softmax_are_those_of_loops(select, sharp):
+    p, y = softmax_images(np.random.default_rng(2), 9)
+    q = [relabel.shares(a, labels) for a, labels in zip(p, y)]
+    for a, labels, found in zip(p, y, q):
+        for i, j in np.ndindex(5, 6):
+            np.testing.assert_allclose(found[:, i, j], literal_shares(a[:, i, j], labels),
+                                       rtol=1e-12)
+    q = [a**sharp / (a**sharp).sum(axis=0) for a in q]
+
+    def value(pixel):
+        if select == "confidence":
+            return max(pixel)
+        return -sum(a * math.log(a) for a in pixel if a > 0) / math.log(4)
+
+    pixels = [list(a[:, i, j]) for a in q for i, j in np.ndindex(5, 6)]
+    expected = []
+    for k in range(4):
+        of_k = [value(x) for x in pixels if x.index(max(x)) == k]
+        expected.append(max(median(of_k), 0.1) if select == "entropy" else min(median(of_k), 0.9))
+    limit = relabel.limits_of_shares(q, select)
+    np.testing.assert_allclose(limit, expected, rtol=1e-9)
+    mask, unsure = relabel.masks_of_shares(q[0], limit, select)
+    for i, j in np.ndindex(5, 6):
+        x = list(q[0][:, i, j])
+        k = x.index(max(x))
+        # the median itself is a pixel: it must not depend on the last bit
+        sure = (value(x) <= limit[k] if select == "entropy" else value(x) >= limit[k]) or \
+            abs(value(x) - limit[k]) < 1e-12
+        assert mask[:, i, j].tolist() == [sure and k == c + 1 for c in range(3)]
+        assert unsure[i, j] == (not sure)
+    assert mask.any() and (unsure.any() or sharp > 1)
+
+
+def test_shares_by_hand():
+    p = np.array([0.25, 0.5, 0.0]).reshape(3, 1, 1)
+    only_first = relabel.shares(p, np.array([True, False, False]))
+    assert only_first.ravel().tolist() == [0.5, 0.5, 0, 0]  # 1/4 and 1/4
+    certain = np.array([0.0, 1.0, 0.0]).reshape(3, 1, 1)  # of a class that the image has not
+    assert relabel.shares(certain, np.array([True, False, False])).ravel().tolist() == [1, 0, 0, 0]
+    assert relabel.entropy_of_shares(np.full((4, 1), 0.25)).tolist() == [1.0]
+    assert relabel.entropy_of_shares(np.array([[1.0], [0.0]])).tolist() == [0.0]
+    assert relabel.limits_of_shares([np.zeros((4, 0))], "entropy") == [0.1] * 4
+    assert relabel.limits_of_shares([np.zeros((4, 0))], "confidence") == [0.9] * 4
+    mask, unsure = relabel.masks_of_shares(only_first + [[[0]], [[0.1]], [[0]], [[0]]],
+                                           relabel.limits_of_shares([only_first], "all"), "all")
+    assert mask.ravel().tolist() == [True, False, False] and not unsure.any()
+    with pytest.raises(ValueError, match="select 'most', expected entropy, confidence or all"):
+        relabel.limits_of_shares([only_first], "most")
+
+
 @pytest.fixture
 def by_number(shapes, tmp_path):
     """The labels alone, with the names that the classes of train.csv have."""
@@ -122,3 +189,31 @@ def test_seg_without_labels_and_a_run_of_other_classes_are_refused(shapes, runs,
     line = refused("make_masks", "--images", shapes / "train_images", "--labels", by_number,
                    "--method", "seg", "--seg", tmp_path / "none", "--out", tmp_path / "m")
     assert str(tmp_path / "none") in line
+
+
+def test_a_run_with_exclusive_classes_labels_images_by_its_softmax(shapes, runs, by_number,
+                                                                   tmp_path):
+    seg, out = tmp_path / "exclusive", tmp_path / "round2"
+    assert call("train_seg", "--data", shapes, "--masks", shapes / "train.csv", "--folds",
+                runs / "cls/folds.csv", "--target", "multiclass", "--weights", "none", "--size",
+                32, 32, "--epochs", 2, "--lr-encoder", 3e-3, "--lr-decoder", 3e-3,
+                "--batch-size", 8, "--workers", 0, "--out", seg) == 0
+    assert call("make_masks", "--images", shapes / "train_images", "--labels", by_number,
+                "--method", "seg", "--seg", seg, "--out", out, "--workers", 0) == 0
+    made, ignored = (read_masks(out / name, shapes / "train_images", ["1", "2"]).rles
+                     for name in ("masks.csv", "ignore.csv"))
+    assert made
+    predict = predictor.load(seg)
+    fold = {r["ImageId"]: int(r["fold"]) for _, r in read_csv(seg / "folds.csv")[1]}
+    names = sorted(fold)
+    y = np.array([(i % 2, i % 4 > 1) for i in range(len(names))], bool)
+    q = [relabel.shares(predict(shapes / "train_images" / n, fold=fold[n]).probabilities, has)
+         for n, has in zip(names, y)]
+    limit = relabel.limits_of_shares([a[:, ::4, ::4] for a, has in zip(q, y) if has.any()],
+                                     "entropy")
+    for name, has, a in zip(names, y, q):
+        mask, unsure = relabel.masks_of_shares(a, limit, "entropy")
+        for c in range(2):
+            got = [masks.rle_decode(r.get((name, c), ""), (64, 64)) for r in (made, ignored)]
+            assert (got[0] == mask[c]).all()
+            assert (got[1] == has[c] * (unsure | (not mask[c].any()))).all()

@@ -3,10 +3,13 @@
 A U-Net that has been trained on pseudo-masks labels the images of the fold that it has not seen. Its
 errors are not those of the masks it has learnt from, so that a second U-Net may learn more from
 them. Only sure pixels are taken. The rule of ESL (Saporta et al. 2020) says which are sure. The
-network there gives one probability for each class by a softmax; ours has a sigmoid for each class,
-so that every class has two sides: defect and ground.
+network there gives one probability for each class by a softmax, as a run of train_seg.py --target
+multiclass does; for that, entropy_of_shares and what follows. Our other runs have a sigmoid for
+each class, so that every class has two sides: defect and ground. E then falls as max(p, 1 - p)
+rises, so that entropy and confidence differ by their fixed limits alone.
 
-Notation: p (C, H, W) are the probabilities of an image, y bool (C,) its labels.
+Notation: p (C, H, W) are the probabilities of an image, y bool (C,) its labels, q (1 + C, H, W) the
+shares of background and classes, whose sum is 1.
 """
 
 import numpy as np
@@ -64,3 +67,59 @@ def mask_of(p: np.ndarray, limit: tuple[float, float], select: str) -> tuple[np.
         return defect, np.zeros_like(defect)
     sure = entropy(p) <= nu if select == "entropy" else np.maximum(p, 1 - p) >= nu
     return defect & sure, ~sure
+
+
+def shares(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Shares q (1 + C, H, W) of background and classes, from p (C, H, W) of a softmax.    [C-37]
+
+    q_0 = (1 - sum p) / s, q_c = p_c / s for the classes that the image has and 0 for the others;
+    s is what makes their sum 1. Background alone counts where s would be 0.
+    """
+    p = np.asarray(p, np.float64)
+    ground = np.clip(1 - p.sum(axis=0), 0, 1)
+    q = np.concatenate([ground[None], np.where(y[:, None, None], p, 0)])
+    q[0, q.sum(axis=0) == 0] = 1
+    return q / q.sum(axis=0)
+
+
+def entropy_of_shares(q: np.ndarray) -> np.ndarray:
+    """E = -1 / log K sum_k q_k log q_k over the K first entries of q (K, ...), 0 to 1.    [C-38]"""
+    terms = np.where(q > 0, q * np.log(np.where(q > 0, q, 1)), 0)
+    return -terms.sum(axis=0) / np.log(len(q))
+
+
+def limits_of_shares(q: list, select: str) -> list[float]:
+    """Limits nu of background and C classes, from shares q (1 + C, ...) of several images.   [C-39]
+
+    Over the pixels whose largest share is that of k:
+    select "entropy":    nu_k = max(median E, 0.1)
+           "confidence": nu_k = min(median of the largest share, 0.9)
+           "all":        nu_k lets every pixel through
+    One without pixels has 0.1 or 0.9.
+    """
+    if select not in ("entropy", "confidence", "all"):
+        raise ValueError(f"select '{select}', expected entropy, confidence or all")
+    if select == "all":
+        return [1.0] * len(q[0])
+    largest = np.concatenate([np.ravel(a.argmax(axis=0)) for a in q])
+    value = np.concatenate([np.ravel(entropy_of_shares(a) if select == "entropy"
+                                     else a.max(axis=0)) for a in q])
+    found = [value[largest == k] for k in range(len(q[0]))]
+    if select == "entropy":
+        return [max(float(np.median(v)), LEAST_ENTROPY) if len(v) else LEAST_ENTROPY
+                for v in found]
+    return [min(float(np.median(v)), MOST_CONFIDENCE) if len(v) else MOST_CONFIDENCE
+            for v in found]
+
+
+def masks_of_shares(q: np.ndarray, limit: list, select: str) -> tuple[np.ndarray, np.ndarray]:
+    """Masks bool (C, H, W), and the pixels that are not sure, bool (H, W), of one image.    [C-39]
+
+    A pixel belongs to the class of its largest share k where it is sure:
+    E <= nu_k, or the largest share >= nu_k for "confidence".
+    """
+    k = q.argmax(axis=0)
+    nu = np.array(limit)[k]
+    sure = {"all": lambda: np.ones(k.shape, bool), "entropy": lambda: entropy_of_shares(q) <= nu,
+            "confidence": lambda: q.max(axis=0) >= nu}[select]()
+    return (k == np.arange(1, len(q))[:, None, None]) & sure, ~sure

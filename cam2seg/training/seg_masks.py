@@ -41,29 +41,38 @@ def make_masks(run: Path | str, image_dir: Path, names: Sequence[str], fold: np.
         return predict(image_dir / names[i], fold=None if fold[i] < 0 else int(fold[i])
                        ).probabilities
 
-    limit = _limits(probabilities, y, select, report)
+    limit = _limits(probabilities, y, select, predict.exclusive, report)
 
     def masks_of(i):
         p = probabilities(i)
         masks, left_out = np.zeros(p.shape, bool), np.zeros(p.shape, bool)
+        if predict.exclusive:
+            masks, unsure = relabel.masks_of_shares(relabel.shares(p, y[i]), limit, select)
+            left_out[y[i]] = unsure
         for c in np.flatnonzero(y[i]):
-            masks[c], left_out[c] = relabel.mask_of(p[c], limit[c], select)
+            if not predict.exclusive:
+                masks[c], left_out[c] = relabel.mask_of(p[c], limit[c], select)
             left_out[c] |= not masks[c].any()
         return masks, left_out
 
     return label_only.make_masks(masks_of, names, y, report)
 
 
-def _limits(probabilities, y, select, report):
-    """The limits [C-25], [C-26] of each class, from evenly spaced images with its label."""
+def _limits(probabilities, y, select, exclusive, report):
+    """The limits of each class, from evenly spaced images with a label: [C-25], [C-26], or [C-39]
+    for exclusive classes."""
     rows = np.flatnonzero(y.any(axis=1))
     if len(rows) > SAMPLE:
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
-    seen = [[] for _ in range(y.shape[1])]
+    seen, shares = [[] for _ in range(y.shape[1])], []
     clock = Progress(len(rows), "seg: limits", report)
     for i in rows if select != "all" else ():
         p = probabilities(i)[:, ::STEP, ::STEP]
+        if exclusive:
+            shares.append(relabel.shares(p, y[i]))
         for c in np.flatnonzero(y[i]):
             seen[c].append(p[c])
         clock.add(1)
+    if exclusive:
+        return relabel.limits_of_shares(shares or [np.zeros((1 + y.shape[1], 0))], select)
     return [relabel.limits(p, select) for p in seen]
