@@ -58,7 +58,7 @@ def two_nodes(shapes, runs, tmp_path_factory):
                       shapes, "--cls", runs / "cls", "--out", out / "two", "--workers", 0,
                       "--device", "cpu", "--batch-size", 5, "--search") for n in (0, 1)]
     for node in nodes:
-        said = node.communicate(timeout=300)
+        said = "".join(node.communicate(timeout=300))
         assert node.returncode == 0, said
     return out
 
@@ -92,7 +92,7 @@ def test_held_out_predictions_of_two_processes_are_those_of_one(runs, shapes, tm
         done = torchrun("--standalone", "--nproc-per-node", count, f"{script}.py", "--data", shapes,
                         "--out", out, *SMALL, "--epochs", flags["epochs"], "--lr-encoder",
                         flags["lr_encoder"], "--batch-size", flags["batch_size"], *more, "--resume")
-        said = done.communicate(timeout=200)
+        said = "".join(done.communicate(timeout=200))
         assert done.returncode == 0, said
     one, two = results(tmp_path / "1"), results(tmp_path / "2")
     assert one == two and set(made) <= set(one)
