@@ -49,6 +49,34 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path):
     assert said["refused"] == "no" and said["buffer"] == 0.0
 
 
+ENDING = """
+import atexit, pathlib, sys, torch
+from cam2seg.runs import exits, processes
+here = pathlib.Path(sys.argv[1])
+
+def main(args):
+    processes.join()
+    mine = torch.ones(3)
+    processes.all_gather(mine)
+    atexit.register(lambda: (here / f"finalized{processes.torchrun_world()[0]}").touch())
+    print("the last words")
+    return None
+
+sys.exit(exits.run(main, dict))
+"""
+
+
+@pytest.mark.parametrize("count, finalized", [(1, ["finalized0"]), (2, [])])
+def test_processes_that_have_talked_end_without_finalizing_python(tmp_path, count, finalized):
+    """A thread of gloo that lets go of a tensor while Python finalizes would abort the process."""
+    (tmp_path / "ending.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{ENDING}")
+    done = torchrun("--standalone", "--nproc-per-node", count, tmp_path / "ending.py", tmp_path)
+    out, err = done.communicate(timeout=200)
+    assert done.returncode == 0, out + err
+    assert out == "the last words\n"
+    assert sorted(p.name for p in tmp_path.glob("finalized*")) == finalized
+
+
 @pytest.fixture(scope="module")
 def two_nodes(shapes, runs, tmp_path_factory):
     """make_masks.py on two hosts: two torchrun nodes that meet on the loopback interface."""

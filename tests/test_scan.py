@@ -26,6 +26,7 @@ processes.join()
 sizes = inputs.scan({photos!r}, list_images({photos!r}))
 (out / f"sizes{{processes.rank()}}").write_text(repr(sizes.sizes))
 processes.leave()
+processes.end(0)
 """
 
 

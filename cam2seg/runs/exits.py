@@ -39,7 +39,7 @@ def run(main: Callable, get_args: Callable) -> int:
     output, and of the Ending only the result.
     """
     with streams.unstoppable():
-        return _run(main, get_args)
+        return processes.end(_run(main, get_args))
 
 
 def _run(main, get_args):

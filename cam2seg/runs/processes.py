@@ -8,6 +8,7 @@ the first process (rank 0) writes files.
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _world = (0, 1)  # rank and number of processes, set by join()
 _apart = False  # whether this process has begun with work of its own, set by part()
+_joined = False  # whether this process has ever talked to others, set by join()
 
 
 class Lost(RuntimeError):
@@ -51,10 +53,11 @@ def torchrun_world() -> tuple[int, int]:
 
 def join() -> None:
     """Join the processes that torchrun has started. They talk by gloo, and on CUDA also by nccl."""
-    global _world
+    global _joined, _world
     if torchrun_world()[1] == 1 or _world[1] > 1:
         return
     import torch
+    _joined = True
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with lost_if_gone():
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
@@ -83,6 +86,19 @@ def leave() -> None:
         import torch
         torch.distributed.destroy_process_group()
     _world = (0, 1)
+
+
+def end(status: int) -> int:
+    """End this process with the exit status if it has ever joined others, else return the status.
+
+    A thread of gloo may still hold a tensor of the last message. Where it lets go of it while Python
+    (before 3.14) finalizes, the process aborts. So nothing is finalized; what was printed is flushed.
+    """
+    if _joined:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 @contextmanager
