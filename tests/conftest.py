@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import os
+import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,18 @@ def little_on_the_disk(tmp_path, tmp_path_factory, request):
     taken = bytes_below(tmp_path_factory.getbasetemp())
     most[:] = max(most, [taken, request.node.nodeid])
     assert taken <= MOST_BYTES, f"{taken / 1e6:.0f} MB of temporary files"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_folder_outlives_its_test_file(tmp_path_factory):
+    """Deletes what the fixtures of a test file have made, but not the folders of single tests, of
+    which pytest keeps those that failed, nor what all files share."""
+    base = tmp_path_factory.getbasetemp()
+    before = {p.name for p in base.iterdir()}
+    yield
+    for path in base.iterdir():
+        if path.name not in before and not path.name.startswith(("test_", "shapes", "runs")):
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
 
 
 def call(script, *flags):

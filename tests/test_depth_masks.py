@@ -227,7 +227,7 @@ def test_folds_of_another_run_are_kept_and_copies_follow_them(made, tmp_path):
 # Training on them, and from them
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """Eight rooms in two folds, their masks by depth, and a U-Net of fold 1 trained on them."""
     base = tmp_path_factory.mktemp("pretrained")

@@ -40,14 +40,14 @@ def write_set(folder, draw, count, seed=0):
     return truth
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ground(tmp_path_factory):
     """Sixty images whose ground tells the label, with odd blobs; no truth on the disk."""
     folder = tmp_path_factory.mktemp("ground")
     return folder, write_set(folder, toys.ground, 60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def contrast_run(ground, tmp_path_factory):
     out = tmp_path_factory.mktemp("contrast") / "masks"
     folder, _ = ground

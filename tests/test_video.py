@@ -391,14 +391,14 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmark():
                for title in ("copy", "colour"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips") / "data"
     motion.write(folder, 4, 10, (64, 80), seed=3)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def video_run(clips, tmp_path_factory):
     out = tmp_path_factory.mktemp("video") / "run"
     assert call(*flags(clips, out, "--steps", 60)) == 0
