@@ -39,6 +39,8 @@ CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 INFERENCE = "cam2seg/training/inference.py"
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
+ERASING, ERASED, AUTO_MASKS = ("cam2seg/methods/erasing.py", "cam2seg/training/erased.py",
+                               "cam2seg/training/auto_masks.py")
 WAYS, WORK, SEG_WORK, NET_MASKS, PROBS = (
     f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
                                                "network_masks", "probabilities"))
@@ -525,6 +527,20 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "for m, told in sorted(tells.items(), key=lambda t: t[0] == 'network') if"),
     ("Otsu for a product", AUTO, "PEAK * u.max() if choice == \"product\" else otsu(u)", "otsu(u)"),
     ("doubt above the threshold of auto", AUTO, "(u > DOUBT * t) & (u <= t)", "u > DOUBT * t"),
+    ("erased: the mask alone, not its edge", ERASING, "near = F.max_pool2d(m, 2 * r + 1, 1, r)[0, 0] > 0",
+     "near = m[0, 0] > 0"),
+    ("erased: filled with what is erased", ERASING, "torch.where(near, LEAST_WEIGHT, 1.0)",
+     "torch.ones_like(x[0])"),
+    ("erased: outside changed, too", ERASING, "torch.where(near, blur(w * x, s) / blur(w, s), x)",
+     "blur(w * x, s) / blur(w, s)"),
+    ("erased: a product that holds nothing is enough", ERASING, "by_product > 0 and ", ""),
+    ("erased: a product must hold all", ERASING, "HELD = 0.5", "HELD = 1.0"),
+    ("erased: by another fold's network", ERASED, "[nets[int(fold[i])]]", "[nets[0]]"),
+    ("erased: logits of the rest in place of what is lost", ERASED, "z[0] - z[1:]", "z[1:] - z[0]"),
+    ("erased: product and map mixed up", AUTO_MASKS, "choice = \"product\" if erasing.holds(*loss)",
+     "choice = \"product\" if erasing.holds(*loss[::-1])"),
+    ("erased: images without the class, too", AUTO_MASKS, "np.flatnonzero(P), filters[-1]",
+     "np.flatnonzero(P | Q), filters[-1]"),
     ("mean of thresholds", CHOICE, "np.median(otsu)", "np.mean(otsu)"),
     ("alarms forgotten", CHOICE, "(hits - alarms).mean()", "hits.mean()"),
     ("empty masks pass the area", CHOICE, "(areas >= least) & (areas > 0)", "areas >= least"),
@@ -826,7 +842,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                **dict.fromkeys((CHARTS, CURVES), ["tests/test_report_charts.py"]),
                **dict.fromkeys((PAGE, PANELS, RUN_CHARTS, RUN_FILES, STYLE, RUN_TABLES),
                                ["tests/test_report_page.py"]),
-               AUTO: ["tests/test_auto.py"], CHOICE: ["tests/test_label_choice.py"]}
+               **dict.fromkeys((AUTO, AUTO_MASKS), ["tests/test_auto.py"]),
+               **dict.fromkeys((ERASING, ERASED), ["tests/test_erasing.py"]), CHOICE: ["tests/test_label_choice.py"]}
 
 
 def tests_of(path):

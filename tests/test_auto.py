@@ -215,13 +215,18 @@ def fold_of(i):
     return i // 2 % 3
 
 
-def fitted_to(images, maps, y):
+def held(i, masks):
+    """What a classifier of up to three classes loses that looks at each mask alike."""
+    return np.ones((len(masks), 3))
+
+
+def fitted_to(images, maps, y, lost=None):
     """The AutoModel of images whose classifier is right but for one pair of each class, and what
     masks_of_image takes of each image."""
     probs = np.where(y, 0.9, 0.1)
     probs[0] = 1 - probs[0]
-    return auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs,
-                          fold_of(np.arange(len(y))))
+    return auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], lost or held,
+                          y, probs, fold_of(np.arange(len(y))))
 
 
 def mean_dice(images, maps, y, truth, model):
@@ -253,8 +258,8 @@ def test_the_network_is_chosen_where_it_knows_nearly_what_a_classifier_of_poor_m
     maps = np.roll(maps, SIDE // 2, axis=(2, 3))
     probs = np.where(y, 0.9, 0.1)
     probs[:4] = 1 - probs[:4]
-    model = auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], y, probs,
-                           fold_of(np.arange(60)))
+    model = auto_masks.fit(lambda i: contrast.logarithm(images[i]), lambda i: maps[i], held, y,
+                           probs, fold_of(np.arange(60)))
     assert model.choices == ["network", "network"]
     assert mean_dice(images, maps, y, truth, model) > 0.5
     by_map = model._replace(choices=["map", "map"])
@@ -275,6 +280,28 @@ def test_the_product_is_chosen_where_marks_outside_the_map_hide_the_spot():
     found = {c: mean_dice(images, maps, y, truth, model._replace(choices=[c]))
              for c in auto.CHOICES}
     assert found["product"] > 0.55 > 2 * max(found["contrast"], found["map"])
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("of_product, choice", [(0.4, "map"), (0.6, "product")])
+def test_a_product_that_holds_little_of_what_the_map_holds_leaves_the_class_to_it(
+        monkeypatch, of_product, choice):
+    images, maps, y, _ = draw_spots(40)
+    seen = {}
+
+    def lost(i, masks):
+        seen[i] = masks
+        return np.array([[of_product], [1.0]]) * i
+
+    monkeypatch.setattr(auto_masks, "MOST", 9)
+    model = fitted_to(images, maps, y, lost)
+    assert sorted(seen) == [*range(0, 40, 6)] and y[sorted(seen), 0].all()
+    assert model.lost == [pytest.approx([18 * of_product, 18])] and model.choices == [choice]
+    for i, (by_product, by_map) in seen.items():
+        u = maps[i, 0] * contrast.evidence(contrast.logarithm(images[i]), *model.filters[0])
+        assert (by_product == auto.mask_of(u, "product")[0]).all() and by_product.any()
+        assert (by_map == auto.mask_of(maps[i, 0], "map")[0]).all() and (by_map != by_product).any()
+    assert auto_masks.choice_rows(model, ["a"])[0][-2] == f"{18 * of_product:.2f}, 18.00"
 
 
 @pytest.mark.usefixtures("quick")

@@ -459,7 +459,7 @@ NETWORK = pixels.Network(torch.ones(D), [torch.ones(D, WIDTH), torch.ones(WIDTH,
                                          torch.ones(WIDTH, C)],
                          [torch.zeros(WIDTH), torch.zeros(WIDTH), torch.zeros(C)])
 PIXELS = PixelModel(ALONE, {0: NETWORK}, [0.1, 0.2], [0.3, 0.4], ["contrast", "network"])
-AUTO = AutoModel(PIXELS, [(contrast.FILTERS[1], 1)] * C, [0.1, 0.2], [0.9, None],
+AUTO = AutoModel(PIXELS, [(contrast.FILTERS[1], 1)] * C, [0.1, 0.2], [0.9, None], [None, [0.5, 0.7]],
                  ["network", "product"])
 CHOOSERS = {"contrast": (ALONE, label_only.masks_of_image, ()),
             "pixels": (PIXELS, pixel_masks.masks_of_image, (3,)),

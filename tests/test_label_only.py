@@ -188,7 +188,7 @@ def test_the_ways_hand_the_labels_alone_to_the_code_that_draws_masks():
         *(f"label_only.make_masks(lambda i: {made}, work.names, y, report)"
           for made in masks_of.values()),
         "auto_masks.choice_rows(model, work.classes)",
-        "auto_masks.fit(log_image, maps_of, y, probs, work.fold, report)",
+        "auto_masks.fit(log_image, maps_of, lost, y, probs, work.fold, report)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
         "pixel_masks.choice_rows(model, work.classes)",

@@ -2,8 +2,9 @@
 contrast, as the labels decide for each class (make_masks.py --method auto).
 
 The functions get the pixels of the images, their folds, the labels y, bool (N, C), the classifier's
-held-out maps and probabilities, and nothing else, so that no mask drawn by a person can reach them.
-The formulas [C-18] to [C-23] are those of methods/auto.py.
+held-out maps, probabilities and logits, and nothing else, so that no mask drawn by a person can
+reach them. The formulas [C-18] to [C-23] are those of methods/auto.py, and [C-40] and [C-41] those
+of methods/erasing.py.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..methods import auto, contrast
+from ..methods import auto, contrast, erasing
 from ..metrics import roc_auc
-from ..runs.progress import silent
+from ..runs.progress import Progress, silent
 from . import label_only, pixel_masks
 
 COLUMNS = ("class", "classifier AUC", "needed", "contrast tells", "by", "product tells", "by",
-           "needed of the network", "network tells", "choice")
+           "needed of the network", "network tells", "logit lost: product, map", "choice")
+MOST = 100  # [C-41] images of a class from which pixels are erased
 
 
 class AutoModel(NamedTuple):
@@ -28,16 +30,19 @@ class AutoModel(NamedTuple):
     filters: list  # C pairs (entry of contrast.FILTERS, sign) whose product tells the class best
     product: list  # C floats: what the product of map and contrast tells  [C-21]
     classifier: list  # C floats: AUC of the classifier; None where all images or none are positive
-    choices: list  # C of auto.CHOICES  [C-22]
+    lost: list  # C pairs: mean logit lost without the product's masks and the map's; or None [C-41]
+    choices: list  # C of auto.CHOICES  [C-22], [C-41]
 
 
-def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray], y: np.ndarray,
-        probs: np.ndarray, fold: np.ndarray, report: Callable = silent) -> AutoModel:
+def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray],
+        lost: Callable[[int, list], np.ndarray], y: np.ndarray, probs: np.ndarray,
+        fold: np.ndarray, report: Callable = silent) -> AutoModel:
     """Choose the method and the filter of each class.
 
-    log_image(i) gives the logarithm [C-1] of image i, and maps_of(i) its held-out maps (C, H, W) in
-    [0, 1]. y bool (N, C) are the labels, probs (N, C) the classifier's held-out probabilities, and
-    fold int (N,) the folds. No image and no map is kept in memory.
+    log_image(i) gives the logarithm [C-1] of image i, maps_of(i) its held-out maps (C, H, W) in
+    [0, 1], and lost(i, masks) what its C logits lose without the pixels of each mask. y bool (N, C)
+    are the labels, probs (N, C) the classifier's held-out probabilities, and fold int (N,) the
+    folds. No image and no map is kept in memory.
     """
     others = auto.negatives(y)
     N, C = y.shape
@@ -49,7 +54,7 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
             product[i, wanted] = auto.product_skewness(r, maps_of(i)[wanted])
 
     model = pixel_masks.fit(log_image, y, fold, report, visit)
-    filters, best, classifier, choices = [], [], [], []
+    filters, best, classifier, losses, choices = [], [], [], [], []
     for c in range(C):
         P, Q = y[:, c], others[:, c]
         tells = auto.tell(product[P, c], product[Q, c])  # (F, 2)
@@ -59,8 +64,27 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
         best.append(float(tells.max()))
         classifier.append(auc)
         told = {"contrast": model.alone[c], "network": model.network[c], "product": best[-1]}
-        choices.append("map" if auc is None else auto.decide(told, auc))
-    return AutoModel(model, filters, best, classifier, choices)
+        choice, loss = "map" if auc is None else auto.decide(told, auc), None
+        if choice == "product":
+            loss = _mean_loss(c, np.flatnonzero(P), filters[-1], (log_image, maps_of, lost), report)
+            choice = "product" if erasing.holds(*loss) else "map"
+        losses.append(loss)
+        choices.append(choice)
+    return AutoModel(model, filters, best, classifier, losses, choices)
+
+
+def _mean_loss(c, rows, filter, functions, report):
+    """[d_product, d_map] of class c over at most 100 evenly spaced ones of its images.    [C-41]"""
+    log_image, maps_of, lost = functions
+    rows = rows[::-(-len(rows) // MOST)]
+    clock, found = Progress(len(rows), "auto: images without the masks of a class", report), []
+    for i in rows:
+        A = maps_of(i)[c]
+        product = A * contrast.evidence(log_image(i), *filter)
+        masks = [auto.mask_of(product, "product")[0], auto.mask_of(A, "map")[0]]
+        found.append(lost(i, masks)[:, c])
+        clock.add(1)
+    return [float(d) for d in np.mean(found, axis=0)]
 
 
 def masks_of_image(x: Tensor, A: np.ndarray, y: np.ndarray, fold: int,
@@ -89,11 +113,11 @@ def choice_rows(model: AutoModel, classes: list) -> list:
     """One row for each class, of COLUMNS: what decided its method, and the method."""
     rows = []
     for c, name in enumerate(classes):
-        plain, auc = model.pixels.contrast, model.classifier[c]
+        plain, auc, lost = model.pixels.contrast, model.classifier[c], model.lost[c]
         least, of_network = (None if auc is None else auto.need(auc, method)
                              for method in ("contrast", "network"))
         rows.append([name, auc, least, model.pixels.alone[c],
                      label_only.say(plain.filters[c], plain.signs[c]), model.product[c],
                      label_only.say(*model.filters[c]), of_network, model.pixels.network[c],
-                     model.choices[c]])
+                     "-" if lost is None else f"{lost[0]:.2f}, {lost[1]:.2f}", model.choices[c]])
     return rows

@@ -15,8 +15,8 @@ from .. import cam
 from ..data import files, labels
 from ..data.errors import DataError
 from ..runs import folder, inputs, locks, processes
-from . import (auto_masks, depth_masks, devices, fitted, held_out_maps, label_only, pixel_masks,
-               seg_masks, video_masks)
+from . import (auto_masks, depth_masks, devices, erased, fitted, held_out_maps, label_only,
+               pixel_masks, seg_masks, video_masks)
 from .work import Work, label_auc, with_held_out_folds
 
 
@@ -109,11 +109,14 @@ def masks_from_auto(args: argparse.Namespace, work: Work, report: Callable,
     def maps_of(i):
         return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
 
-    model = model or fitted.write(args.out, work.classes,
-                                  auto_masks.fit(log_image, maps_of, y, probs, work.fold, report))
+    if model is None:
+        lost = _lost_logits(args, work)
+        model = fitted.write(args.out, work.classes, auto_masks.fit(
+            log_image, maps_of, lost, y, probs, work.fold, report))
     rows = auto_masks.choice_rows(model, work.classes)
     show("What the labels choose for each class: the first of contrast, network and product that "
-         "tells as much as is needed, else the map [C-22]; 0.5 is a guess", auto_masks.COLUMNS, rows)
+         "tells as much as is needed, else the map [C-22]; 0.5 is a guess. A product must also hold "
+         "half of the logit that the map holds [C-41]", auto_masks.COLUMNS, rows)
     made = label_only.make_masks(
         lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]),
                                             model), work.names, y, report)
@@ -197,6 +200,14 @@ def _start_by_labels(args, work):
     folder.start_run(args, [inputs.label_path(args), *fitted.files(args)], work.classes, work.names,
                      work.digests, work.fold)
     return model
+
+
+def _lost_logits(args, work):
+    """The function `lost` of auto_masks.fit, by the classifiers of the run --cls."""
+    found = held_out_maps.load_classifiers(args, work.classes)
+    image_dir = inputs.image_dir(args)
+    return erased.lost_logits([image_dir / name for name in work.names], work.fold, found,
+                              args.size or found.preprocess["size"])
 
 
 def _log_images(args, work):
