@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 from math import sqrt
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, contents
+from PIL import Image
 from test_label_only import FAST, TRUTH, names_in, present_dice, write_set
 
+import cam2seg
 from cam2seg import cam
-from cam2seg.data.csv_files import write_csv
+from cam2seg.data.csv_files import read_csv, write_csv
 from cam2seg.data.errors import DataError
 from cam2seg.data.labels import read_labels
 from cam2seg.data.stored_maps import read
 from cam2seg.demo import toys
 from cam2seg.masks import rle_decode, rle_encode
-from cam2seg.methods import auto, contrast, pixels
+from cam2seg.methods import auto, contrast, erasing, pixels
 from cam2seg.training import auto_masks, fitted, held_out_maps, label_only
 
 # The formulas
@@ -493,6 +496,38 @@ def test_a_resumed_run_and_reused_maps_give_the_same_bytes(ground, auto_run, tmp
     assert before.keys() == after.keys()
     for name in before.keys() - {"args.json", "metrics.json"}:
         assert before[name] == after[name], name
+
+
+def test_the_script_erases_a_product_by_the_network_that_has_not_seen_the_image(
+        ground, auto_run, tmp_path, monkeypatch):
+    folder, _ = ground
+    monkeypatch.setattr(auto, "decide", lambda tells, classifier: "product")
+    shutil.copytree(auto_run, tmp_path / "run")
+    assert call(*make(folder, tmp_path / "run", "--reuse-maps")) == 0
+    model = json.loads((tmp_path / "run/model.json").read_text())
+    fold = {r["ImageId"]: int(r["fold"]) for _, r in read_csv(folder / "cls/folds.csv")[1]}
+    labels = read_labels(folder / "labels.csv", folder / "train_images")
+    net = cam2seg.load(folder / "cls", "cpu")
+    for c in range(2):
+        filter = next(f for f in contrast.FILTERS
+                      if contrast.describe(f) == model["filters"][c][0])
+        lost = []
+        for name, row, small in zip(labels.names, labels.y, read(tmp_path / "run")[3], strict=True):
+            if not row[c]:
+                continue
+            I = np.asarray(Image.open(folder / "train_images" / name).convert("RGB"))
+            A = cam.numpy_maps(small, I.shape[:2])[c]
+            x = contrast.logarithm(np.asarray(Image.fromarray(I).convert("L")))
+            u = A * contrast.evidence(x, filter, model["filters"][c][1])
+            masks = auto.mask_of(u, "product")[0], auto.mask_of(A, "map")[0]
+            J = np.stack([np.asarray(Image.fromarray(K).resize((32, 32), Image.Resampling.BILINEAR))
+                          for K in (I, *(erasing.without(I, mask) for mask in masks))]) / 255
+            J = torch.tensor((J - net.preprocess["mean"]) / net.preprocess["std"]).float()
+            with torch.no_grad():
+                z = net.nets[fold[name]](J.permute(0, 3, 1, 2))[:, c].numpy()
+            lost.append(z[0] - z[1:])
+        assert model["lost"][c] == pytest.approx(np.mean(lost, axis=0), rel=1e-3)
+        assert model["choices"][c] == ("product" if erasing.holds(*model["lost"][c]) else "map")
 
 
 def new(folder, out, fitted_run):
