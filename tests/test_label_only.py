@@ -180,7 +180,7 @@ def test_the_ways_hand_the_labels_alone_to_the_code_that_draws_masks():
     given = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
              and ast.unparse(node.func).startswith(("label_only.", "auto_masks.", "pixel_masks."))]
     masks_of = {
-        "auto": "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]), model)",
+        "auto": "auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(fold[i]), model)",
         "contrast": "label_only.masks_of_image(log_image(i), y[i], model)",
         "pixels": "pixel_masks.masks_of_image(log_image(i), y[i], int(fold[i]), model)"}
     assert len(paths) == 4 and sorted(set(given)) == sorted([
@@ -188,7 +188,7 @@ def test_the_ways_hand_the_labels_alone_to_the_code_that_draws_masks():
         *(f"label_only.make_masks(lambda i: {made}, work.names, y, report)"
           for made in masks_of.values()),
         "auto_masks.choice_rows(model, work.classes)",
-        "auto_masks.fit(log_image, maps_of, lost, y, probs, work.fold, report)",
+        "auto_masks.fit(log_image, maps_of, _lost_logits(args, work), y, probs, fold, report)",
         "label_only.choice_rows(model, work.classes)", "label_only.fit(log_image, y, report)",
         "label_only.log_image(image_dir / work.names[i])",
         "pixel_masks.choice_rows(model, work.classes)",

@@ -11,36 +11,42 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .contrast import LEAST_WEIGHT, blur
+from .contrast import blur
 
-AROUND = 60  # [C-40] pixels of the shorter side for each pixel that is erased around a mask
-SMOOTH = 16  # [C-40] pixels of the longer side for each pixel of the Gaussian that fills
-HELD = 0.5  # [C-41] part of what the map holds that the product must hold
+AROUND = 60  # [C-40] the margin that is erased, too, is 1/60 of the shorter side
+SMOOTH = 16  # [C-40] the Gaussian that fills has 1/16 of the longer side
+FAR = 1e-3  # [C-40] the weight of the mean of the rest, which fills what no ground is near to
+HELD = 0.5  # [C-41] the logit lost without the product must be this part of that without the map
 
 
 def without(I: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image I without the pixels of a mask, uint8 (H, W, 3) and bool (H, W) -> uint8 (H, W, 3).
 
-    J = I outside m',  J = (G_s * w I) / (G_s * w) in m',  w = 1 outside m' and 0.001 in it   [C-40]
+    J = I outside m',  J = (G_s * w I + 0.001 M) / (G_s * w + 0.001) in m'    [C-40]
+    w = 1 outside m' and 0 in it,  s = max(H, W) / 16
 
     m' are the pixels that lie at most r rows and r columns from one of the mask,
-    r = max(1, [min(H, W) / 60]), because the edge of a mask shows what it covers.
-    s = max(H, W) / 16, so that the ground around the mask continues into it. J is rounded.
+    r = max(1, floor(min(H, W) / 60)), because the edge of a mask shows what it covers. So the
+    ground around a mask continues into it. M is the mean of I outside m', which fills the middle of
+    a large mask; it is the mean of I where nothing is outside. J is rounded.
     """
     H, W = mask.shape
     r = max(1, min(H, W) // AROUND)
     m = torch.from_numpy(mask.astype(np.float32))[None, None]
     near = F.max_pool2d(m, 2 * r + 1, 1, r)[0, 0] > 0
     x = torch.from_numpy(np.array(I, np.float32)).permute(2, 0, 1)
-    w, s = torch.where(near, LEAST_WEIGHT, 1.0), max(H, W) / SMOOTH
-    J = torch.where(near, blur(w * x, s) / blur(w, s), x)
+    w, s = (~near).float(), max(H, W) / SMOOTH
+    M = (x[:, ~near] if w.any() else x.flatten(1)).mean(dim=1)[:, None, None]
+    J = torch.where(near, (blur(w * x, s) + FAR * M) / (blur(w, s) + FAR), x)
     return J.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def holds(by_product: float, by_map: float) -> bool:
     """Whether the product's masks of a class hold what the classifier sees of it.    [C-41]
 
-    d_u = mean over images with the class of z(I) - z(I without the mask of u), z the logit
-    d_product > 0  and  d_product >= d_map / 2
+    by_product > 0  and  by_product >= by_map / 2
+
+    by_product and by_map say how much the logit of the class falls, in the mean over images with
+    the class, where the masks of the product, or those of the map, are erased [C-40].
     """
     return by_product > 0 and by_product >= HELD * by_map

@@ -1,11 +1,11 @@
 """Masks that a segmentation network draws of images whose class labels are known.
 
-A U-Net that has been trained on pseudo-masks labels the images of the fold that it has not seen. Its
-errors are not those of the masks it has learnt from, so that a second U-Net may learn more from
+A U-Net that has been trained on pseudo-masks labels the images of the fold that it has not seen.
+Its errors are not those of the masks it has learnt from, so that a second U-Net may learn more from
 them. Only sure pixels are taken. The rule of ESL (Saporta et al. 2020) says which are sure. The
 network there gives one probability for each class by a softmax, as a run of train_seg.py --target
-multiclass does; for that, entropy_of_shares and what follows. Our other runs have a sigmoid for
-each class, so that every class has two sides: defect and ground. E then falls as max(p, 1 - p)
+multiclass does; shares and the functions after it serve such a run. Our other runs have a sigmoid
+for each class, so that every class has two sides: defect and ground. E then falls as max(p, 1 - p)
 rises, so that entropy and confidence differ by their fixed limits alone.
 
 Notation: p (C, H, W) are the probabilities of an image, y bool (C,) its labels, q (1 + C, H, W) the
@@ -73,7 +73,8 @@ def shares(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Shares q (1 + C, H, W) of background and classes, from p (C, H, W) of a softmax.    [C-37]
 
     q_0 = (1 - sum p) / s, q_c = p_c / s for the classes that the image has and 0 for the others;
-    s is what makes their sum 1. Background alone counts where s would be 0.
+    s is what makes their sum 1. Where s would be 0, q_0 is 1. Rounding can take 1 - sum p out of
+    0 to 1, and it is then set to the nearer of the two.
     """
     p = np.asarray(p, np.float64)
     ground = np.clip(1 - p.sum(axis=0), 0, 1)
@@ -83,7 +84,10 @@ def shares(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def entropy_of_shares(q: np.ndarray) -> np.ndarray:
-    """E = -1 / log K sum_k q_k log q_k over the K first entries of q (K, ...), 0 to 1.    [C-38]"""
+    """E = -1 / log K sum_k q_k log q_k, from 0 (sure) to 1 (all shares alike).    [C-38]
+
+    q (K, ...) are K shares along the first axis, whose sum is 1. The result has the other axes.
+    """
     terms = np.where(q > 0, q * np.log(np.where(q > 0, q, 1)), 0)
     return -terms.sum(axis=0) / np.log(len(q))
 
@@ -95,7 +99,8 @@ def limits_of_shares(q: list, select: str) -> list[float]:
     select "entropy":    nu_k = max(median E, 0.1)
            "confidence": nu_k = min(median of the largest share, 0.9)
            "all":        nu_k lets every pixel through
-    One without pixels has 0.1 or 0.9.
+    A k that is nowhere the largest has 0.1 for entropy and 0.9 for confidence. For "all" each
+    entry is 1.0, which masks_of_shares does not read.
     """
     if select not in ("entropy", "confidence", "all"):
         raise ValueError(f"select '{select}', expected entropy, confidence or all")
@@ -115,7 +120,7 @@ def limits_of_shares(q: list, select: str) -> list[float]:
 def masks_of_shares(q: np.ndarray, limit: list, select: str) -> tuple[np.ndarray, np.ndarray]:
     """Masks bool (C, H, W), and the pixels that are not sure, bool (H, W), of one image.    [C-39]
 
-    A pixel belongs to the class of its largest share k where it is sure:
+    A pixel belongs to the class of its largest share k, the first of equal ones, where it is sure:
     E <= nu_k, or the largest share >= nu_k for "confidence".
     """
     k = q.argmax(axis=0)

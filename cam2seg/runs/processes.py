@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _world = (0, 1)  # rank and number of processes, set by join()
 _apart = False  # whether this process has begun with work of its own, set by part()
-_joined = False  # whether this process has ever talked to others, set by join()
+_joined = False  # whether this process has ever joined others, set by join()
 
 
 class Lost(RuntimeError):
@@ -57,11 +57,10 @@ def join() -> None:
     if torchrun_world()[1] == 1 or _world[1] > 1:
         return
     import torch
-    _joined = True
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with lost_if_gone():
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=12))
-    _world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    _joined, _world = True, (torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 def part() -> None:
@@ -91,8 +90,9 @@ def leave() -> None:
 def end(status: int) -> int:
     """End this process with the exit status if it has ever joined others, else return the status.
 
-    A thread of gloo may still hold a tensor of the last message. Where it lets go of it while Python
-    (before 3.14) finalizes, the process aborts. So nothing is finalized; what was printed is flushed.
+    A thread of gloo may free the tensor of the last message while Python shuts down, and before
+    Python 3.14 that aborts the process. So this function flushes what was printed, and exits without
+    shutting Python down.
     """
     if _joined:
         sys.stdout.flush()

@@ -30,7 +30,8 @@ class AutoModel(NamedTuple):
     filters: list  # C pairs (entry of contrast.FILTERS, sign) whose product tells the class best
     product: list  # C floats: what the product of map and contrast tells  [C-21]
     classifier: list  # C floats: AUC of the classifier; None where all images or none are positive
-    lost: list  # C pairs: mean logit lost without the product's masks and the map's; or None [C-41]
+    lost: list  # C of [fall of the logit without the product's masks, without the map's], [C-41];
+    # None where [C-22] did not choose the product
     choices: list  # C of auto.CHOICES  [C-22], [C-41]
 
 
@@ -74,7 +75,11 @@ def fit(log_image: Callable[[int], Tensor], maps_of: Callable[[int], np.ndarray]
 
 
 def _mean_loss(c, rows, filter, functions, report):
-    """[d_product, d_map] of class c over at most 100 evenly spaced ones of its images.    [C-41]"""
+    """The mean falls of the logit of class c without the masks of the product, and without those of
+    the map, [2 floats], over at most 100 evenly spaced images of the class.    [C-41]
+
+    functions: (log_image, maps_of, lost) of fit.
+    """
     log_image, maps_of, lost = functions
     rows = rows[::-(-len(rows) // MOST)]
     clock, found = Progress(len(rows), "auto: images without the masks of a class", report), []

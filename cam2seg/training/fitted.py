@@ -121,7 +121,8 @@ def _auto_model(plain, model, C):
     return AutoModel(
         pixels=model,
         filters=[(FILTERS[filter], _sign(s)) for filter, s in _list(plain["filters"], C)],
-        lost=[p if p is None else _array(p, (2,)).tolist() for p in _list(plain["lost"], C)],
+        lost=[p if p is None else _array(p, (2,)).tolist()
+              for p in _list(plain.get("lost", [None] * C), C)],  # earlier files have none
         choices=choices,
         **{k: [None if np.isnan(v) else v for v in values.tolist()]
            for k, values in numbers.items()})

@@ -11,31 +11,33 @@ import numpy as np
 
 from ..methods import relabel
 from ..runs.progress import Progress, silent
-from . import label_only, predictor
+from . import label_only
+from .predictor import Predictor
 
 SAMPLE = 500  # images whose probabilities set the limits of [C-25] and [C-26], at the most
 STEP = 4  # every fourth row and column of them
 
 
 def choose_run(scores: Sequence[Sequence]) -> int:
-    """The first of the runs with the highest mean ROC-AUC over the classes that have one.
+    """Index of the run with the highest mean ROC-AUC over the classes that have one, and the first
+    of equal ones.    [C-27]
 
-    scores: for each run what work.label_auc gives for its oof.csv.    [C-27]
+    scores: for each run what work.label_auc gives for its oof.csv.
     """
     means = [np.mean([a for a in one if a is not None] or [0.0]) for one in scores]
     return int(np.argmax(means))
 
 
-def make_masks(run: Path | str, image_dir: Path, names: Sequence[str], fold: np.ndarray,
+def make_masks(predict: Predictor, image_dir: Path, names: Sequence[str], fold: np.ndarray,
                y: np.ndarray, select: str, report: Callable = silent) -> tuple[dict, dict]:
     """The run lengths of the masks, and of the ignored pixels, of N named images.
 
-    fold int (N,) says which network has not seen an image; -1 asks for the mean over the folds.
+    predict: the Predictor of a run of train_seg.py. fold int (N,) says which network has not seen
+    an image; -1 asks for the mean over the folds.
     y bool (N, C): a class without its label gets no mask, and its pixels are ground for sure.
     select: see relabel.limits. Both results are {(name, class index): run lengths}. Where a class
     with a label gets no mask, its whole image is ignored.
     """
-    predict = predictor.load(run)
 
     def probabilities(i):
         return predict(image_dir / names[i], fold=None if fold[i] < 0 else int(fold[i])
@@ -70,8 +72,9 @@ def _limits(probabilities, y, select, exclusive, report):
         p = probabilities(i)[:, ::STEP, ::STEP]
         if exclusive:
             shares.append(relabel.shares(p, y[i]))
-        for c in np.flatnonzero(y[i]):
-            seen[c].append(p[c])
+        else:
+            for c in np.flatnonzero(y[i]):
+                seen[c].append(p[c].copy())  # a view would keep the whole array
         clock.add(1)
     if exclusive:
         return relabel.limits_of_shares(shares or [np.zeros((1 + y.shape[1], 0))], select)

@@ -7,6 +7,7 @@ process other than the first it returns None. True masks are used for nothing bu
 
 import argparse
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..data import files, labels
 from ..data.errors import DataError
 from ..runs import folder, inputs, locks, processes
 from . import (auto_masks, depth_masks, devices, erased, fitted, held_out_maps, label_only,
-               pixel_masks, seg_masks, video_masks)
+               pixel_masks, predictor, seg_masks, video_masks)
 from .work import Work, label_auc, with_held_out_folds
 
 
@@ -44,7 +45,7 @@ def load_or_make_maps(args: argparse.Namespace, work: Work,
         folder.read_run(args.out / "args.json")
         processes.run_on_first(lambda: locks.lock(args.out), (DataError, OSError))
         found = held_out_maps.load_maps(args, images)
-        folder.note_flags(args, [inputs.label_path(args)])
+        folder.note_flags(args, [inputs.label_path(args), *fitted.files(args)])
         return found
     classifiers = held_out_maps.load_classifiers(args, work.classes)
     folder.start_run(args, [inputs.label_path(args), *fitted.files(args),
@@ -60,7 +61,8 @@ def masks_from_contrast(args: argparse.Namespace, work: Work, report: Callable,
     if not processes.is_first():
         return None
     log_image, y = _log_images(args, work), work.labels.y.astype(bool)
-    model = model or fitted.write(args.out, work.classes, label_only.fit(log_image, y, report))
+    model = fitted.write(args.out, work.classes,
+                         model or label_only.fit(log_image, y, report))
     rows = label_only.choice_rows(model, work.classes)
     show("Filter and sign that the labels choose, with T of [C-5], and the next best",
          ["class", "first", "T", "second", "T"], rows)
@@ -82,8 +84,8 @@ def masks_from_pixels(args: argparse.Namespace, work: Work, report: Callable,
     log_image, y = _log_images(args, work), work.labels.y.astype(bool)
     # The folds of --fitted are those of other images.
     fold = work.fold if model is None else np.full(len(work.names), -1)
-    model = model or fitted.write(args.out, work.classes,
-                                  pixel_masks.fit(log_image, y, fold, report))
+    model = fitted.write(args.out, work.classes,
+                         model or pixel_masks.fit(log_image, y, fold, report))
     rows = pixel_masks.choice_rows(model, work.classes)
     show("What the labels choose for each class, [C-32]", pixel_masks.COLUMNS, rows)
     made = label_only.make_masks(
@@ -103,23 +105,23 @@ def masks_from_auto(args: argparse.Namespace, work: Work, report: Callable,
     maps, probs = load_or_make_maps(args, work, report)
     if not processes.is_first():
         return None
+    # The folds of --fitted are those of other images.
+    fold = work.fold if model is None else np.full(len(work.names), -1)
     log_image = _log_images(args, work)
     y = probs >= args.confidence if work.labels is None else work.labels.y.astype(bool)
 
     def maps_of(i):
         return cam.numpy_maps(maps[i], work.sizes[work.names[i]], args.norm, args.norm_after)
 
-    if model is None:
-        lost = _lost_logits(args, work)
-        model = fitted.write(args.out, work.classes, auto_masks.fit(
-            log_image, maps_of, lost, y, probs, work.fold, report))
+    model = fitted.write(args.out, work.classes, model or auto_masks.fit(
+        log_image, maps_of, _lost_logits(args, work), y, probs, fold, report))
     rows = auto_masks.choice_rows(model, work.classes)
     show("What the labels choose for each class: the first of contrast, network and product that "
-         "tells as much as is needed, else the map [C-22]; 0.5 is a guess. A product must also hold "
-         "half of the logit that the map holds [C-41]", auto_masks.COLUMNS, rows)
+         "tells as much as is needed, else the map [C-22]; 0.5 is a guess. Erasing the product "
+         "must cost half of the logit that erasing the map costs [C-41]", auto_masks.COLUMNS, rows)
     made = label_only.make_masks(
-        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(work.fold[i]),
-                                            model), work.names, y, report)
+        lambda i: auto_masks.masks_of_image(log_image(i), maps_of(i), y[i], int(fold[i]), model),
+        work.names, y, report)
     return Made(work, *made, rows)
 
 
@@ -138,14 +140,14 @@ def masks_from_seg(args: argparse.Namespace, work: Work, report: Callable,
     if len(args.seg) > 1:
         print(f"the masks come from {run}")
     work = with_held_out_folds(args, run, "best.pt", work)
-    y = work.labels.y.astype(bool)
+    y, predict = work.labels.y.astype(bool), predictor.load(run, args.device)
     folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
                      work.classes, work.names, work.digests,
                      work.fold if (work.fold >= 0).all() else None)
     if not processes.is_first():
         return None
-    made = seg_masks.make_masks(run, inputs.image_dir(args), work.names, work.fold, y, args.select,
-                                report)
+    made = seg_masks.make_masks(predict, inputs.image_dir(args), work.names, work.fold, y,
+                                args.select, report)
     return Made(work, *made, rows)
 
 
@@ -203,11 +205,14 @@ def _start_by_labels(args, work):
 
 
 def _lost_logits(args, work):
-    """The function `lost` of auto_masks.fit, by the classifiers of the run --cls."""
-    found = held_out_maps.load_classifiers(args, work.classes)
-    image_dir = inputs.image_dir(args)
-    return erased.lost_logits([image_dir / name for name in work.names], work.fold, found,
-                              args.size or found.preprocess["size"])
+    """The function `lost` of auto_masks.fit; its first call loads the networks of --cls."""
+    @lru_cache(maxsize=1)
+    def of_networks():
+        found = held_out_maps.load_classifiers(args, work.classes)
+        paths = [inputs.image_dir(args) / name for name in work.names]
+        return erased.lost_logits(paths, work.fold, found, args.size or found.preprocess["size"])
+
+    return lambda i, masks: of_networks()(i, masks)
 
 
 def _log_images(args, work):
