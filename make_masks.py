@@ -17,10 +17,11 @@ both.
 An image of the classifier's folds gets its map from the model that has not seen it. Any other image
 gets the mean over the folds. With --labels (or --data) the known labels can gate the masks. If they
 hold true masks, the masks are scored, and --search finds the three parameters. --method contrast
-needs labels and no classifier. --method auto lets the labels choose for each class between
-contrast, the classifier's map and their product. Both also write ignore.csv for train_seg.py
---ignore, and model.json, by which --fitted masks other images as these labels have chosen. Images
-without labels then have the classes that reach --confidence. --method seg lets the U-Nets of a run
+needs labels and no classifier, and so does --method pixels, which also learns from clean images.
+--method auto lets the labels choose for each class between these two, the classifier's map and the
+product of map and contrast. All three also write ignore.csv for train_seg.py --ignore, and
+model.json, by which --fitted masks other images as these labels have chosen. Images without labels
+then have the classes that reach --confidence. --method seg lets the U-Nets of a run
 label the images that they have not seen, for a second round of training. --method depth needs the
 depth of each pixel in place of labels: its classes say how high above the floor a pixel lies and
 how its surface is inclined, and a network that was trained on them is a start for the real one
