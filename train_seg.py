@@ -91,7 +91,8 @@ def main(args):
     report = Console(args.quiet)
     work = load(args, report)
     exports.check(args.export, work.given.classes)
-    size = tuple(args.size or images.default_size(work.sizes[work.given.names[0]]))
+    first = work.sizes[work.given.names[0]]
+    size = tuple(args.size or images.default_size(first, args.arch == "lite0"))
     new_sizes = {}
     if args.predict:
         names = image_folder.list_images(args.predict)

@@ -21,8 +21,7 @@ from cam2seg.training.batches import to_input
 # [EN] Table 1: repeats, kernel, stride, expansion, channels in and out of each stage of blocks.
 STAGES = [(1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80),
           (3, 5, 1, 6, 80, 112), (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320)]
-SMALL = ("--arch lite0 --weights none --size 64 64 --epochs 1 --batch-size 16 --workers 0 "
-         "--device cpu").split()
+SMALL = "--arch lite0 --weights none --epochs 1 --batch-size 16 --workers 0 --device cpu".split()
 
 pytestmark = pytest.mark.usefixtures("fixed_seed")
 
@@ -298,3 +297,4 @@ def test_lite0_goes_through_the_scripts_and_its_checkpoints_say_how_input_is_mad
     for path, kind in ((cls / "fold0/swa.pt", "classifier"), (seg / "fold0/best.pt", "unet")):
         made = load_checkpoint(path, kind)["preprocess"]
         assert (made["mean"], made["std"]) == ([127 / 255] * 3, [128 / 255] * 3)
+        assert list(made["size"]) == [65, 65]  # one pixel more than the images have

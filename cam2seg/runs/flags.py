@@ -57,7 +57,7 @@ def add_training(p: argparse.ArgumentParser, epochs: int, batch_size: int,
     """Add the flags of both training scripts with their defaults; batch_source is a help text."""
     p.add_argument("--size", type=positive, nargs=2, metavar=("H", "W"),
                    help="size of the network's input, DEV-12 (default: that of the first image, "
-                        "in multiples of 32, and one pixel more for a classifier of lite0)")
+                        "in multiples of 32, and one pixel more for lite0)")
     p.add_argument("--hflip", action=argparse.BooleanOptionalAction, default=True,
                    help="random horizontal mirror, [P] IV")
     p.add_argument("--vflip", action=argparse.BooleanOptionalAction, default=False,
