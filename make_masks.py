@@ -68,10 +68,10 @@ def get_args(argv=None):
                    "normalized: the alphas of a channel sum to 1, DEV-4; contrast: "
                    "within each image, without a classifier, [C-1] to [C-13]; pixels: contrast, or "
                    "a network on filter responses, [C-28] to [C-32]; auto: these, map, or map "
-                   "times contrast, as the labels choose for each class, [C-18] to [C-23]; seg: "
-                   "by the U-Nets of --seg, [C-24] to [C-27]; depth: height and angle of each "
-                   "pixel, [H-1] to [H-6]; video: from the masks of the first frame, "
-                   "[V-1] to [V-6]")
+                   "times contrast, as the labels choose for each class, [C-18] to [C-23], [C-40], "
+                   "[C-41]; seg: by the U-Nets of --seg, [C-24] to [C-27], [C-37] to [C-39]; "
+                   "depth: height and angle of each pixel, [H-1] to [H-6]; video: from the masks "
+                   "of the first frame, [V-1] to [V-6]")
     method_flags.add_video(p)
     method_flags.add_fitted(p)
     method_flags.add_depth(p)

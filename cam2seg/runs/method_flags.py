@@ -14,7 +14,7 @@ def add_seg(p: argparse.ArgumentParser) -> None:
                    help="run of train_seg.py for --method seg; of several runs the one whose "
                    "networks tell the labels best is taken, [C-27]")
     p.add_argument("--select", default="entropy", choices=("entropy", "confidence", "all"),
-                   help="which pixels --method seg is sure of, [C-25], [C-26]")
+                   help="which pixels --method seg is sure of, [C-25], [C-26], [C-37] to [C-39]")
 
 
 def add_video(p: argparse.ArgumentParser) -> None:
