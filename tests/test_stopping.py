@@ -118,6 +118,33 @@ def test_a_signal_to_the_whole_group_is_one_signal(shapes, tmp_path, more):
         os.killpg(run.pid, 0)
 
 
+HOLDS_ITS_WORKERS = """
+import gc, multiprocessing, os, signal, subprocess, sys
+from cam2seg.training.batches import Batches
+class Items:
+    def __len__(self):
+        return 9
+    def __getitem__(self, item):
+        return item[0]
+gc.disable()
+batches = Batches(Items(), range(9), 2, workers=2)
+steps = batches()
+batches.itself = batches, steps  # as a traceback can hold them until the garbage collector runs
+next(steps)
+for worker in multiprocessing.active_children():
+    for name in ("INT", "TERM"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+print(sum(len(step) for step in steps), len(multiprocessing.active_children()), flush=True)
+"""
+
+
+def test_workers_end_with_the_main_process_and_by_no_signal_of_another():
+    """The garbage collector has not run when Python ends, so that it ends the workers itself."""
+    done = subprocess.run([sys.executable, "-c", HOLDS_ITS_WORKERS], cwd=ROOT, env=ALONE,
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7 2\n", "")
+
+
 # Two runs in one folder
 
 

@@ -1,7 +1,9 @@
 """Signals that ask a run to stop. The run ends its present step first, and then stops."""
 
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,11 +54,21 @@ def stop_between_steps() -> Iterator[None]:
         _asked.clear()
 
 
-def ignore_in_worker(worker: int) -> None:
-    """Make a DataLoader worker ignore SIGINT and SIGTERM.
+def leave_to_the_main_process(worker: int) -> None:
+    """Make a DataLoader worker ignore SIGINT, and SIGTERM from all but the main process.
 
-    A signal can reach all processes of a group. The main process decides what to do about it, and
-    the workers end with the main process.
+    A signal can reach all processes of a group. The main process decides what to do about it. It
+    ends its workers by SIGTERM itself, and waits for them, when it exits before they are told to
+    end. Where the sender of a signal cannot be asked for (macOS), SIGTERM ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_by_the_main_process, daemon=True).start()
+
+
+def _end_by_the_main_process():
+    main = multiprocessing.parent_process().pid
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != main:
+        pass
+    os._exit(0)

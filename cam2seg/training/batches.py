@@ -9,7 +9,7 @@ from torch import Tensor
 from ..data.dataset import ImageSet
 from ..data.errors import DataError
 from ..runs import processes
-from ..runs.signals import ignore_in_worker
+from ..runs.signals import leave_to_the_main_process
 
 
 class Batches:
@@ -32,7 +32,7 @@ class Batches:
         self.order = Order(self.indices, batch_size, seed, *world)
         self.loader = torch.utils.data.DataLoader(
             dataset, batch_sampler=self.order, num_workers=workers,
-            persistent_workers=workers > 0, worker_init_fn=ignore_in_worker,
+            persistent_workers=workers > 0, worker_init_fn=leave_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator())  # else it would draw from torch's global one at each start
 
