@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cam2seg.data import csv_files, images
+from cam2seg.data import csv_files
 from cam2seg.data.dataset import ImageSet
 from cam2seg.data.warps import Warps
 from cam2seg.report.tables import print_table
@@ -72,7 +72,7 @@ def main(args):
         labels = labels.keep(labels.y.any(axis=1))
     fold = inputs.new_folds(args, labels, seen.thumbnails, report)
     first = seen.sizes[labels.names[0]]
-    size = tuple(args.size or images.default_size(first, args.arch == "lite0"))
+    size = inputs.input_size(args, first, report)
 
     from cam2seg.training import batches, classifiers, cross_validation
     recipe, plan = classifier_recipe(args, labels, size), training_plan(args, labels, fold, size,

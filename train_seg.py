@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cam2seg.data import exports, image_folder, images, labels
+from cam2seg.data import exports, image_folder, labels
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.warps import Warps
 from cam2seg.report import mask_report, score_tables
@@ -92,7 +92,7 @@ def main(args):
     work = load(args, report)
     exports.check(args.export, work.given.classes)
     first = work.sizes[work.given.names[0]]
-    size = tuple(args.size or images.default_size(first, args.arch == "lite0"))
+    size = inputs.input_size(args, first, report)
     new_sizes = {}
     if args.predict:
         names = image_folder.list_images(args.predict)

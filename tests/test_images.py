@@ -1,5 +1,6 @@
 """cam2seg.images: pixels of every kind of file against literal arrays, flips and resizing."""
 
+import argparse
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ from cam2seg import masks
 from cam2seg.data.dataset import ImageSet, MaskTargets
 from cam2seg.data.errors import DataError
 from cam2seg.data.images import default_size, open_image, scan
+from cam2seg.runs import inputs
 
 GREY = np.array([[0, 10, 20], [128, 200, 255]], np.uint8)
 COLOUR = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]],
@@ -208,6 +210,24 @@ def test_the_default_size_is_in_multiples_of_32(size, rounded):
     assert default_size(size, odd=True) == (got[0] + 1, got[1] + 1)
     assert got == rounded
     assert all(type(side) is int for side in got)
+
+
+@pytest.mark.parametrize("first, arch, size, said", [
+    ((256, 1600), "b0", (256, 1600), []),
+    ((200, 200), "lite0", (193, 193), []),
+    ((3000, 4000), "b0", (3008, 4000), ["the network's input is 3008 x 4000, as the first image; "
+     "--size 384 512 takes 1.6% of the time and memory"]),
+    ((768, 1024), "lite0", (769, 1025), ["the network's input is 769 x 1025, as the first image; "
+     "--size 385 513 takes 25.1% of the time and memory"]),
+])
+def test_a_large_first_image_makes_a_line_that_proposes_a_smaller_size(first, arch, size, said):
+    got = []
+    args = argparse.Namespace(size=None, arch=arch)
+    assert inputs.input_size(args, first, lambda kind, text: got.append(text)) == size
+    assert got == said
+    args.size = [96, 128]
+    assert inputs.input_size(args, first, lambda kind, text: got.append(text)) == (96, 128)
+    assert got == said
 
 
 # The set a network is fed from

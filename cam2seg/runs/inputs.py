@@ -14,6 +14,8 @@ from ..data.errors import DataError
 from . import processes
 from .progress import Progress, silent
 
+LARGE = 256 * 1600  # pixels of an image of Severstal, the largest that the project is made for
+
 
 class Seen(NamedTuple):
     """What one look at each image of a set has told, as {name: value}."""
@@ -111,6 +113,25 @@ def scan(folder: Path | str, names: Sequence[str], report: Callable = silent,
     sizes, small, digests = ({name: look[part] for name, look in found.items()}
                              for part in range(3))
     return Seen(sizes, {name: copies.from_bytes(b) for name, b in small.items()}, digests)
+
+
+def input_size(args: argparse.Namespace, first: tuple[int, int],
+               report: Callable = silent) -> tuple[int, int]:
+    """(H, W) of the network's input: --size, or else that of the first image in multiples of 32.
+
+    first: (H, W) of that image. Where it is large, a line names the size and proposes a smaller
+    one. DEV-12
+    """
+    if args.size:
+        return tuple(args.size)
+    odd = args.arch == "lite0"
+    H, W = images.default_size(first, odd)
+    if H * W > LARGE:
+        part = (LARGE / 2 / (H * W)) ** 0.5
+        h, w = images.default_size((part * H, part * W), odd)
+        report("note", text=f"the network's input is {H} x {W}, as the first image; --size {h} {w} "
+               f"takes {h * w / (H * W):.1%} of the time and memory")
+    return H, W
 
 
 def find_groups(args: argparse.Namespace, names: Sequence[str],
