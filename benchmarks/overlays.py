@@ -9,14 +9,16 @@ Dice of --by over the classes that an image has.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cam2seg import masks, metrics
-from cam2seg.data.labels import read_masks
-from cam2seg.report import pictures
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from cam2seg import masks, metrics  # noqa: E402
+from cam2seg.data.labels import read_masks  # noqa: E402
+from cam2seg.report import pictures  # noqa: E402
 
 
 def get_args(argv=None):
