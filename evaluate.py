@@ -82,11 +82,7 @@ def get_args(argv=None):
 
 def numbers_or_search(of):
     """Flag type: "search", or values of the flag type `of` with commas between them."""
-    def parsed(text):
-        return text if text == "search" else [of(n) for n in text.split(",")]
-
-    parsed.__name__ = of.__name__  # which argparse names where a value is no number
-    return parsed
+    return lambda text: text if text == "search" else [of(n) for n in text.split(",")]
 
 
 def main(args):

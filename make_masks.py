@@ -1,7 +1,7 @@
 """Turn class labels into pseudo-masks (paper's section V, Table 2).
 
-The masks come from a classifier's activation maps, from the contrast within each image, or from
-both.
+The masks come from a classifier's activation maps, or from one of the other ways that --method
+names.
 
     python make_masks.py --data data/demo --cls runs/cls --out runs/masks
     python make_masks.py --images new_photos --cls runs/cls --out runs/new     # no labels at all
@@ -130,7 +130,7 @@ def main(args):
     exports.check(args.export, work.classes)
     others = read_others(args, work)
     make = masks_from_maps if args.method in FROM_MAPS else masks_by_another_way
-    results, rles, ignored = make(args, work, report)
+    results, rles, ignored, work = make(args, work, report)
     if not processes.is_first():
         return None
     write_metrics(args, work, results, (rles, others), report)
@@ -145,7 +145,7 @@ def main(args):
         write_report(args, work, (rles, ignored), report)
     if args.export:
         export(args, work, report)
-    usual = argparse.Namespace(**{**vars(get_args([])), "method": own_method(args)})
+    usual = argparse.Namespace(**{**vars(get_args(["--method", own_method(args)]))})
     return next_commands.after_make_masks(args, usual, work, results[-1],
                                           args.method in (*FROM_MAPS, "auto"))
 
@@ -153,14 +153,14 @@ def main(args):
 def masks_from_maps(args, work, report):
     """Write masks.csv, and with --search two more files, from activation maps ([P] V).
 
-    Returns the results of each file, and two sets of run lengths. The first are those of masks.csv,
-    or of masks_labels.csv where --search labels has made it. The second are ignored pixels, of
-    which there are none.
+    Returns the results of each file, two sets of run lengths, and the work that they belong to. The
+    first are the run lengths of masks.csv, or of masks_labels.csv where --search labels has made
+    it. The second are ignored pixels, of which there are none.
     """
     from cam2seg.training import map_masks, ways
     maps, probs = ways.load_or_make_maps(args, work, report)
     if not processes.is_first():
-        return [], {}, {}
+        return [], {}, {}, work
     # DEV-11: +1 and -1, so that a class without the label stays out at --confidence 0 too.
     gate = 2.0 * work.labels.y - 1 if args.gate == "labels" else probs
     work = work._replace(maps=maps, gate=gate)
@@ -177,7 +177,7 @@ def masks_from_maps(args, work, report):
         made[title] = map_masks.make_masks(args, work, parameters, clock)
         results.append({**describe(args, title, work, made[title]),
                         "parameters": {str(k): v for k, v in sorted(parameters.items())}})
-    return results, made.get("masks_labels", made["masks"]), {}
+    return results, made.get("masks_labels", made["masks"]), {}, work
 
 
 def masks_by_another_way(args, work, report):
@@ -188,10 +188,12 @@ def masks_by_another_way(args, work, report):
     from cam2seg.training import ways
     made = ways.BY_METHOD[args.method](args, work, report, print_table)
     if made is None:
-        return [], {}, {}
+        return [], {}, {}, work
     labels.write_masks(args.out / "ignore.csv", made.work.names, work.classes, made.ignored)
     result = {**describe(args, "masks", made.work, made.rles), "choice": made.choice}
-    return [result | made.scores], made.rles, made.ignored
+    # The labels of a video are left out of made.work, and the report shows them all the same.
+    shown = made.work._replace(labels=made.work.labels or work.labels)
+    return [result | made.scores], made.rles, made.ignored, shown
 
 
 def describe(args, title, work, rles):

@@ -98,7 +98,7 @@ def training_plan(args, labels, fold, size, report):
     with blaming("--device"):
         device = devices.pick_device(args.device)
     devices.check_memory(args.batch_size, size, device,
-                         classifiers.affinities(size, getattr(args, "seam_stride", None)))
+                         classifiers.similarity_bytes(size, getattr(args, "seam_stride", None)))
     dataset = ImageSet(inputs.image_dir(args), labels.names, size, labels.y.astype(np.float32),
                        (args.vflip, args.hflip), args.seed,
                        Warps(args.shift_scale_rotate, args.grid_distortion))

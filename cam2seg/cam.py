@@ -289,9 +289,10 @@ def aug_smooth(maps_of: Callable[[Tensor], Tensor], x: Tensor,
 
 
 def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
-    """Each map (..., h, w) scaled to [0, 1] by itself (DEV-5).
+    """Each map (..., h, w) stretched by its own values (DEV-5).
 
-    "minmax" is (m - min) / (max - min), and "max" is m / max. A constant map has no cell that
+    "minmax" is (m - min) / (max - min), in [0, 1]. "max" is m / max, which is in [0, 1] where no
+    value is below 0, as after a ReLU. A constant map has no cell that
     stands out: "minmax" makes it 0 everywhere. "max" does so where no value is above 0. A map of a
     single cell is always constant, so "minmax" makes it 0, and every mask of it is empty (DEV-35).
     NaN stays NaN. Raises ValueError for another `how`.

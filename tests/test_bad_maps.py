@@ -176,12 +176,13 @@ def test_maps_that_are_to_be_shown(shapes, made, tmp_path, refused, spoil, said)
                 tmp_path / "out") == 0
 
 
-@pytest.mark.parametrize("script", ["make_masks", "evaluate"])
-def test_results_do_not_replace_networks(shapes, runs, tmp_path, refused, script):
+@pytest.mark.parametrize("script, method", [("make_masks", "gradcam++"), ("make_masks", "contrast"),
+                                            ("evaluate", None)])
+def test_results_do_not_replace_networks(shapes, runs, tmp_path, refused, script, method):
     cls = tmp_path / "cls"
     shutil.copytree(runs / "cls", cls, ignore=shutil.ignore_patterns("epoch*", "last.pt"))
     more = (f"m={shapes}/train.csv",) if script == "evaluate" else \
-        ("--cls", cls, "--workers", 0, "--device", "cpu")
+        ("--cls", cls, "--workers", 0, "--device", "cpu", "--method", method)
     assert refused(script, "--data", shapes, *more, "--overwrite", "--out", cls) == \
         f"{cls} holds networks: name another --out"
 
@@ -203,6 +204,17 @@ def test_search_in_one_fold_alone(shapes, runs, tmp_path, refused):
     assert refused("make_masks", "--data", shapes, "--cls", cls, "--search", "--device", "cpu",
                    "--out", tmp_path / "out") == \
         f"{shapes}/train.csv: --search needs true masks in two folds or more"
+
+
+def test_search_by_labels_that_all_images_have(shapes, runs, tmp_path, refused):
+    path = tmp_path / "labels.csv"
+    names = sorted(p.name for p in (shapes / "train_images").iterdir())
+    path.write_text("ImageId,1,2\n" + "".join(f"{name},1,0\n" for name in names))
+    assert refused("make_masks", "--images", shapes / "train_images", "--labels", path, "--cls",
+                   runs / "cls", "--search", "labels", "--device", "cpu", "--out",
+                   tmp_path / "out") == (
+        f"{path}: no class has images with it and images without it, expected one that has both "
+        "for --search labels")
 
 
 @pytest.mark.parametrize("layer, said", [

@@ -29,16 +29,16 @@ def test_device(shapes, runs, tmp_path, refused, script, name, said):
 
 
 @pytest.mark.parametrize("script, flag, value, said", [
-    ("train_cls", "--epochs", "0", "0: expected 1 or more"),
-    ("train_cls", "--epochs", "ten", "invalid positive value: 'ten'"),
+    ("train_cls", "--epochs", "0", "0: expected a whole number from 1 up"),
+    ("train_cls", "--epochs", "ten", "ten: expected a whole number from 1 up"),
     ("train_cls", "--dropout", "nan", "nan: expected a number from 0 to 1"),
     ("train_cls", "--lr-encoder", "nan", "nan: expected a number from 0 up"),
     ("train_cls", "--lr-head", "-1", "-1: expected a number from 0 up"),
     ("train_seg", "--lr-decoder", "inf", "inf: expected a number from 0 up"),
-    ("train_seg", "--batch-size", "1.5", "invalid positive value: '1.5'"),
+    ("train_seg", "--batch-size", "1.5", "1.5: expected a whole number from 1 up"),
     ("make_masks", "--threshold", "30", "30: expected a number from 0 to 1"),
     ("make_masks", "--method", "cam", "invalid choice: 'cam'"),
-    ("evaluate", "--figures", "-1", "-1: expected 0 or more"),
+    ("evaluate", "--figures", "-1", "-1: expected a whole number from 0 up"),
 ])
 def test_flag(capsys, script, flag, value, said):
     with pytest.raises(SystemExit) as stop:

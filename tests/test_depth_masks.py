@@ -188,8 +188,8 @@ def test_depth_needs_its_flags_and_belongs_to_its_method(made, tmp_path, refused
 @pytest.mark.parametrize("flag, value, said", [
     ("--depth-units", "0", "expected a number above 0"),
     ("--depth-units", "inf", "expected a number above 0"),
-    ("--floor-percent", "101", "expected a number from 0 to 1"),
-    ("--normal-radius", "0", "expected 1 or more")])
+    ("--floor-percent", "101", "101: expected a number from 0 to 100"),
+    ("--normal-radius", "0", "0: expected a whole number from 1 up")])
 def test_values_that_no_flag_takes(flag, value, said, capsys):
     with pytest.raises(SystemExit) as stop:
         make_masks.get_args([flag, *([value] * (2 if flag == "--normal-radius" else 1))])

@@ -174,10 +174,18 @@ def test_an_epoch_goes_on_with_another_number_of_processes():
     assert [(float(loss), n) for loss, n in steps] == [(2.0, 8.0), (3.0, 6.0)]
 
 
+def test_a_batch_of_one_small_image_is_refused():
+    with pytest.raises(DataError, match="--batch-size 1: expected 2 or more for an input of "
+                       "32 x 32, of which BatchNorm sees one cell"):
+        check_batches(1, np.arange(8) % 2, (32, 32))
+    check_batches(2, np.arange(8) % 2, (32, 32))
+    check_batches(1, np.arange(8) % 2, (32, 33))
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_batch_is_for_all_processes_together(monkeypatch, size):
     monkeypatch.setattr(processes, "_world", (0, 2))
-    with pytest.raises(DataError, match="for all 2 processes together: expected 4 or more"):
+    with pytest.raises(DataError, match="expected 4 or more for all 2 processes together"):
         check_batches(size, np.arange(8) % 2, (64, 64))
     check_batches(4, np.arange(8) % 2, (64, 64))
     with pytest.raises(DataError, match="3 images to train a fold on, expected 4 or more"):

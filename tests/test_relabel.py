@@ -1,6 +1,8 @@
 """Masks that the U-Nets of a run draw of labelled images: make_masks.py --method seg."""
 
+import json
 import math
+import shutil
 from statistics import median
 
 import numpy as np
@@ -165,6 +167,24 @@ def test_a_unet_labels_the_images_that_it_has_not_seen(shapes, runs, by_number, 
             if has and get["new"].any():
                 agree.append(metrics.dice(get["new"], get["true"]))
     assert len(agree) > 30 and np.mean(agree) > 0.6
+
+
+def test_what_is_said_of_the_masks_is_of_the_images_of_the_trained_folds(shapes, runs, by_number,
+                                                                        tmp_path, capsys):
+    """After train_seg.py --fold 0 the other images have no mask, because none was made."""
+    seg = tmp_path / "seg"
+    shutil.copytree(runs / "seg", seg, ignore=shutil.ignore_patterns("fold1"))
+    assert call("make_masks", "--images", shapes / "train_images", "--labels", by_number,
+                "--method", "seg", "--seg", seg, "--out", tmp_path / "m", "--review", 5) == 0
+    y = {row.split(",")[0]: row.strip().split(",")[1:] for row in by_number.open()}
+    rows = [row.strip().split(",") for row in (seg / "folds.csv").open()]
+    held_out = [name for name, fold in rows[1:] if fold == "0"]
+    facts = json.loads((tmp_path / "m/metrics.json").read_text())["masks"]
+    assert [f["labelled"] for f in facts] == [
+        sum(y[name][c] == "1" for name in held_out) for c in range(2)]
+    shown = [row.split(",")[0] for row in (tmp_path / "m/review.csv").open()][1:]
+    assert shown and set(shown) <= set(held_out)
+    assert f"of {len(held_out)} images" in capsys.readouterr().out
 
 
 def test_of_several_runs_the_one_that_is_taken_is_named(shapes, runs, by_number, tmp_path, capsys):

@@ -185,6 +185,14 @@ def test_table_3_of_made_up_scores(compared):
          ""]]
 
 
+def test_a_segnet_is_no_unet_and_stands_beside_no_row_of_the_paper(tmp_path):
+    write_run(tmp_path / "s", {"arch": "segnet", "mask_cut": 0.5, "masks": ["t.csv"]},
+              sha256={"t.csv": "1"})
+    run = read(tmp_path / "s")
+    assert tables_of_runs.described(run) == "SegNet on t.csv"
+    assert tables_of_runs.papers_row(run, "1", [run]) is None
+
+
 def test_scores_by_class_of_made_up_scores(compared):
     table, = tables(tables_of_runs.by_class(compared[0], "iou", "IoU")).values()
     assert table[0] == ["masks", "class 1", "class 2", "mean", "fold 0", "fold 1", "of folds", "sd"]
@@ -349,6 +357,16 @@ def test_dice_is_swept_over_the_images_with_a_true_mask(tmp_path, monkeypatch):
     assert by_confidence[2].name == "all classes"
 
 
+@pytest.mark.parametrize("result", [{"masks": "masks"}, {"masks": "others", "parameters": {}}])
+def test_masks_that_no_threshold_has_drawn_are_not_swept(tmp_path, result):
+    """Those of --method auto, and a file that a person has laid beside the maps of a run."""
+    shown = content(tmp_path / "i", 6)
+    shown = shown._replace(maps={"a": lambda name, c, size: np.full(size, 0.5)})
+    write_run(tmp_path / "m", {"method": "auto"}, {"classes": ["1", "2"], "table2": [result]})
+    assert run_charts.sweeps(shown, {"a": tmp_path / "m/masks.csv"}, [read(tmp_path / "m")],
+                             lambda items, what: items) is None
+
+
 def test_roc_curves_are_of_the_images_that_have_held_out_probabilities(tmp_path, monkeypatch):
     write_run(tmp_path / "c", {"lr_head": 1})
     (tmp_path / "c/oof.csv").write_text("ImageId,1,2\na,0.9,0.5\nb,0.2,0.5\nd,0.3,0.1\n")
@@ -377,3 +395,5 @@ def test_the_runs_behind_a_run_are_found_by_its_flags(tmp_path):
     assert [(run.folder.name, run.script) for run in runs] == [
         ("e", "evaluate"), ("r", "make_masks"), ("s", "train_seg"), ("m", "make_masks"),
         ("c", "train_cls")] and problems == []
+    write_run(tmp_path / "p", {"method": "seam", "cls": f"{tmp_path}/c"})
+    assert [run.folder.name for run in run_files.read_all(tmp_path / "p")[0]] == ["p", "c"]

@@ -1,5 +1,6 @@
 """What every run needs: whole files, checkpoints, progress, devices and seeds, processes."""
 
+import argparse
 import os
 import re
 from pathlib import Path
@@ -265,10 +266,12 @@ def test_memory_that_ran_out_is_said_in_one_line(said, capsys):
     def main(args):
         raise RuntimeError(said)
 
-    assert run(main, lambda: None) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {said}") and "a smaller --batch-size may help" in error
-    assert len(error.splitlines()) == 1
+    fewer = "; fewer --workers or a smaller --batch-size may help"
+    again = "; the same command with --resume goes on from here"
+    for flags, advice in (({}, ""), ({"resume": False}, again),
+                          ({"resume": True, "batch_size": 8}, fewer + again)):
+        assert run(main, lambda flags=flags: argparse.Namespace(**flags)) == 1
+        assert capsys.readouterr().err == f"error: {said}{advice}\n"
 
 
 def test_seed_torch_tells_its_parts_apart():

@@ -182,8 +182,8 @@ def test_masks_by_a_way_that_the_run_does_not_have(seam_run, plain_run, some, tm
     assert refused("make_masks", *some, "--cls", seam_run, "--target-layer", "features.5",
                    *out) == ("--target-layer: method 'seam' has maps of its own: expected no target "
                              "layer")
-    assert "one cell for 8 x 8 pixels" in refused("make_masks", *some, "--cls", seam_run, "--size",
-                                                  8, 8, *out)
+    assert refused("make_masks", *some, "--cls", seam_run, "--size", 8, 8, *out) == (
+        "maps of SEAM: one cell for 8 x 8 pixels, expected a grid; a larger --size gives one")
     assert "a batch of 64 images needs more" in refused("make_masks", *some, "--cls", seam_run,
                                                         "--size", 8000, 8000, *out)
 
@@ -229,8 +229,8 @@ def test_validation_and_the_plain_classifier_have_the_loss_of_the_paper():
 
 def test_the_memory_of_similarities_by_hand():
     """1600 cells and as many rows and columns of 4 bytes."""
-    assert classifiers.affinities((250, 1600), 16) == 4 * 1600 ** 2
-    assert classifiers.affinities((250, 1600), None) == 0
+    assert classifiers.similarity_bytes((250, 1600), 16) == 4 * 1600 ** 2
+    assert classifiers.similarity_bytes((250, 1600), None) == 0
     with pytest.raises(DataError):
         classifiers.smallest_input(train_cls.get_args(["--seam"]), (26, 27))
     assert classifiers.smallest_input(train_cls.get_args(["--seam"]), (27, 100)) == (8, 30)

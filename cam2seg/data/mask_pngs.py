@@ -12,7 +12,7 @@ from .errors import DataError
 from .images import open_png
 
 WHITE = 255
-MOST_VALUES = 1000  # in one PNG; a photograph has more, and a mask has as many as there are classes
+MOST_VALUES = 1000  # in one PNG; a photograph in 16 bits has more, a mask one for each class
 
 Masks = tuple[tuple[int, int], dict[int, str]]  # (H, W) and {value: run lengths} without value 0
 
@@ -25,8 +25,9 @@ def has_palette(path: Path | str) -> bool:
 def read_values(path: Path | str, classes: int) -> Masks:
     """The masks of a PNG by value: 0 is background and 1, 2, ... are the classes.
 
-    A grey PNG, in colours too, has these values in its pixels. In any other the value follows from
-    the colour of class_colours(classes). In a palette without these colours, or with each at its
+    A grey PNG has these values in its pixels, also where it is stored in colour. White in a PNG of
+    one bit is 255. In a PNG in colour the value follows from the colour of class_colours(classes).
+    In a palette without these colours, or with each at its
     own number, the numbers are the values. Raises DataError.
     """
     colours = {(0, 0, 0): 0} | {k: c + 1 for c, k in enumerate(class_colours(classes))}

@@ -76,7 +76,8 @@ def shift_scale_rotate(found: Places, size: Sequence[int], shift: Sequence[float
     (j, i) = c + R (p - c - t) / z,  R = (cos a, -sin a; sin a, cos a),  p = (column, row)
 
     t: `shift`, as parts of (H, W), down and to the right. z: `scale`; above 1 enlarges. a:
-    `degrees`, against the clock.
+    `degrees`, against the clock. found: the places of another warp, or `places(size)`; the picture
+    goes through this warp first and then through the other.
     """
     (rows, cols), (H, W) = found, size
     a = np.deg2rad(degrees)
@@ -93,7 +94,7 @@ def grid_distortion(found: Places, size: Sequence[int], tall: np.ndarray,
     q_k = (L - 1) (s_1 + ... + s_k) / (s_1 + ... + s_n) at p_k = (L - 1) k / n, linear between them
 
     tall, wide: the n factors s of the cells along H and W, each above 0. Corners stay where they
-    are.
+    are. found: as in shift_scale_rotate.
     """
     return tuple(np.interp(at, np.linspace(0, L - 1, len(s) + 1),
                            (L - 1) * np.concatenate([[0], np.cumsum(s) / np.sum(s)]))

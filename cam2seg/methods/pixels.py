@@ -29,6 +29,7 @@ SLOPES = ((0, (2, 6)), (1, (3, 8)), (2, (4, 12)), (4, (8, 16)))
 SIDES = ((0, 3), (1, 4), (2, 8), (3, 12))
 DESCRIPTORS = len(BANDS) - 1 + 3 * sum(len(S) for _, S in SLOPES) + 2 * len(SIDES)  # D = 38
 FARTHEST = 8.0  # deviations, at which a descriptor is cut
+LEAST_SCALE = 1e-5  # [C-29] in the place of 0, for a descriptor that is the same in all pixels
 
 PARTS = (0.03, 0.2)  # [C-30] parts of the pixels whose mean score tells the label
 WIDTH = 32  # units of both inner layers
@@ -36,7 +37,8 @@ STEPS, IMAGES, PIXELS, RATE, DECAY = 600, 24, 1024, 3e-3, 1e-2  # of the trainin
 
 
 class Network(NamedTuple):
-    """Weights of the network [C-29], and the deviation (D,) that each descriptor is divided by."""
+    """Weights of the network [C-29], and the deviation (D,), 1e-5 at least, that each descriptor is
+    divided by."""
 
     scale: Tensor
     weights: list  # three of (in, out)
@@ -118,7 +120,7 @@ def fit(d: np.ndarray, y: np.ndarray, seed: int = 0) -> Network:
     """
     g = torch.Generator().manual_seed(seed)
     d, y = torch.from_numpy(d), torch.from_numpy(y.astype(np.float32))
-    scale = d.float().flatten(0, 1).std(dim=0).clamp(min=NOISE)
+    scale = d.float().flatten(0, 1).std(dim=0).clamp(min=LEAST_SCALE)
     sizes = (d.shape[2], WIDTH, WIDTH, y.shape[1])
     weights = [(2 * torch.rand(i, o, generator=g) - 1) / i**0.5 for i, o in zip(sizes, sizes[1:])]
     # With all scores equal at first, the first pixels that count are any, and what they have in

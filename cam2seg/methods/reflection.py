@@ -22,9 +22,10 @@ def correction(reached: np.ndarray, mirrored: np.ndarray) -> float:
 
     Both (33,) are sums of `reach` over images of the class, of v for the class's sign and of v for
     the opposite sign. The ground lies on both sides of its median alike, and a defect on one. So
-    many pixels as exceed a threshold on the wrong side are ground on the right side too, and at rho
-    they are half of all. A threshold is never lowered: the blurred rim of a strong defect is no
-    ground either, and Otsu's threshold cuts it at half its height.
+    the pixels above a threshold on the wrong side are all ground, and about as many on the right
+    side are ground too: at rho they are at most half of those on the right side. A threshold is
+    never lowered: the blurred rim of a strong defect is no ground either, and Otsu's threshold cuts
+    it at half its height.
     """
     fits = np.flatnonzero((reached > 0) & (2 * mirrored <= reached))
     return float(RATIOS[fits[0]]) if fits.size else 1.0

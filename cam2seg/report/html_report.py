@@ -82,7 +82,8 @@ def _came(own, content):
                 for title, rles in content.sets.items()}
         said = ", ".join(f"{title} {n}" for title, n in made.items())
         return f"Masks that are not empty: {said}." + (
-            "" if content.truth else " No true masks are known, so that nothing here is a score.")
+            "" if content.truth is not None else
+            " No true masks are known, so that nothing here is a score.")
     present = {t: r["scores"]["dice_present"][1] for t, r in scored.items()}
     said = ", ".join(f"{t} {'-' if v is None else format(v, '.4f')}" for t, v in present.items())
     return f"Dice over the pairs of image and class that have a true mask: {said}."

@@ -103,7 +103,8 @@ def areas(content: Content) -> Html:
 
 def sweeps(content: Content, paths: dict[str, Path], runs: Sequence[Run],
            over: Callable) -> Html | None:
-    """Dice against threshold and confidence for each set of masks whose maps and truth are known.
+    """Dice against threshold and confidence for each mask file that thresholds have drawn from
+    maps, where the truth is known.
 
     paths: {title: path of its CSV}. Up to SAMPLE images with a true mask, evenly spread, count.
     """
@@ -116,15 +117,24 @@ def sweeps(content: Content, paths: dict[str, Path], runs: Sequence[Run],
         if map_of is None or run is None:
             continue
         try:
-            parts.append(_sweep(content, title, (run, path.stem), over))
+            chosen = _parameters(run, path.stem)
+            if chosen:
+                parts.append(_sweep(content, title, (run, chosen), over))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             parts.append(tag("p", f"Dice against the threshold of {title} is left out "
                              f"({type(error).__name__}: {error}).", class_="note"))
     return join(parts) if parts else None
 
 
+def _parameters(run, stem):
+    """The parameters {fold: parameters} of a mask file of make_masks.py. They are {} for masks that
+    no threshold has drawn from a map, and for a file that the run has not written."""
+    found = [r for r in run.metrics.get("table2", ()) if r["masks"] == stem]
+    return found[0].get("parameters", {}) if found else {}
+
+
 def _sweep(content, title, source, over):
-    run, stem = source
+    run, chosen = source
     C = len(content.classes)
     defect = [n for n in content.names if any(content.truth.get((n, c)) for c in range(C))]
     names = [defect[i] for i in curves.spread(len(defect), SAMPLE)]
@@ -141,8 +151,7 @@ def _sweep(content, title, source, over):
         rows = [content.names.index(name) for name in names]
         gate = 2.0 * content.of_names()[rows] - 1
     counts = curves.Counts(inter, pred, truth, gate, probs)
-    result = next(r for r in run.metrics["table2"] if r["masks"] == stem)
-    use = {k: float(np.median([v[k] for v in result["parameters"].values()]))
+    use = {k: float(np.median([v[k] for v in chosen.values()]))
            for k in ("confidence", "min_seg_len", "threshold")}
     drawn, lines = [], []
     for score in ("dice_pairs", "dice_present"):

@@ -15,7 +15,7 @@ from ..data.files import regular
 # A flag that one script alone has.
 SCRIPT_OF = {"lr_head": "train_cls", "mask_cut": "train_seg", "method": "make_masks",
              "missing": "evaluate"}
-FROM_CLASSIFIER = ("gradcam", "guided-gradcam", "auto")  # how their names begin
+FROM_CLASSIFIER = ("gradcam", "guided-gradcam", "seam", "auto")  # how their names begin
 
 
 class Run(NamedTuple):

@@ -46,7 +46,7 @@ def print_searched(result: Mapping[str, Any]) -> None:
         rows = [(f"{of}, " + ("on all images" if k == "all" else f"for fold {k}"), *map(str, n))
                 for of, found in result[key].items() for k, n in found.items()]
         if rows:
-            print_table(f"{title}, chosen by true masks of other folds",
+            print_table(f"{title}, chosen by true masks: for a fold by those of the other folds",
                         ["masks", *result["classes"]], rows)
 
 

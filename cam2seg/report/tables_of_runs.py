@@ -97,7 +97,8 @@ def described(run: Run) -> str:
             method += f", {flag('checkpoint')}" + (", aug smooth" if flag("aug_smooth") else "")
         return method
     if run.script == "train_seg":
-        return f"U-Net ({flag('arch')}) on {', '.join(mask_paths(run))}"
+        network = "SegNet" if flag("arch") == "segnet" else f"U-Net ({flag('arch')})"
+        return f"{network} on {', '.join(mask_paths(run))}"
     return run.script
 
 
@@ -111,7 +112,7 @@ def papers_row(run: Run | None, truth: str | None, runs: Sequence[Run]) -> str |
     if run.script == "make_masks":
         return paper.CAM if str(run.flag("method")).startswith(FROM_MAPS) else None
     paths = mask_paths(run)
-    if run.script != "train_seg" or len(paths) != 1:
+    if run.script != "train_seg" or len(paths) != 1 or run.flag("arch") == "segnet":
         return None
     if truth and run.sha256.get(paths[0]) == truth:
         return paper.FULL

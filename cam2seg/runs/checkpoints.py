@@ -51,8 +51,9 @@ def _interned(value):
 def load_checkpoint(path: Path | str, kind: str | None = None) -> dict:
     """Read the dict of save_checkpoint onto the CPU; no code in the file is run (weights_only).
 
-    kind: "classifier" or "unet", or None for any. Raises CheckpointError for a file that is
-    missing, damaged, of another format or of another kind.
+    kind: "classifier", "unet" (of any run of train_seg.py, SegNet too) or "video features"; None
+    for any. Raises CheckpointError for a file that is missing, damaged, of another format or of
+    another kind.
     """
     try:
         state = torch.load(regular(path), map_location="cpu", weights_only=True)

@@ -65,7 +65,7 @@ def _run(main, get_args):
             print(f"stopped by {signal.Signals(signum).name}{more}", file=sys.stderr)
         return 128 + signum
     except (processes.Lost, RuntimeError, MemoryError) as error:
-        return _broken(error)
+        return _broken(error, args)
     except (Error, FloatingPointError, OSError) as error:
         if processes.speaks():
             print(f"error: {one_line(error)}", file=sys.stderr)
@@ -75,7 +75,7 @@ def _run(main, get_args):
     return 0
 
 
-def _broken(error):
+def _broken(error, args):
     """Say what a run lacked and return status 1. Any other error is raised again."""
     text = one_line(error) or type(error).__name__
     if isinstance(error, processes.Lost):
@@ -84,6 +84,8 @@ def _broken(error):
         return 1
     if not memory.ran_out(error):
         raise error
-    print(f"error: {text}; fewer --workers or a smaller --batch-size may help, --resume goes on "
-          "from the last epoch", file=sys.stderr)
+    less = "; fewer --workers or a smaller --batch-size may help" if hasattr(args, "batch_size") \
+        else ""
+    again = "; the same command with --resume goes on from here" if hasattr(args, "resume") else ""
+    print(f"error: {text}{less}{again}", file=sys.stderr)
     return 1

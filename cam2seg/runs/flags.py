@@ -105,10 +105,7 @@ def add_machine(p: argparse.ArgumentParser) -> None:
 
 def natural(text: str, least: int = 0) -> int:
     """Flag type: a whole number from `least` up."""
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
-    return value
+    return _number(int, text, lambda value: value >= least, f"a whole number from {least} up")
 
 
 def positive(text: str) -> int:
@@ -116,35 +113,39 @@ def positive(text: str) -> int:
     return natural(text, 1)
 
 
-def fraction(text: str) -> float:
-    """Flag type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
-    return value
+def fraction(text: str, largest: float = 1) -> float:
+    """Flag type: a number from 0 to `largest`."""
+    return _number(float, text, lambda value: 0 <= value <= largest,
+                   f"a number from 0 to {largest}")
 
 
 def percent(text: str) -> float:
     """Flag type: a number from 0 to 100."""
-    return 100 * fraction(str(float(text) / 100))
+    return fraction(text, 100)
 
 
 def above_zero(text: str) -> float:
     """Flag type: a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
-    return value
+    return _number(float, text, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
 def fraction_or_centre(text: str) -> float | None:
     """Flag type: a number from 0 to 1, or the word centre, which gives None."""
-    return None if text == "centre" else fraction(text)
+    return None if text == "centre" else \
+        _number(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1, or centre")
 
 
 def from_zero(text: str) -> float:
     """Flag type: a finite number from 0 up."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 up")
+    return _number(float, text, lambda value: 0 <= value < float("inf"), "a number from 0 up")
+
+
+def _number(kind, text, fits, expected):
+    """The number that a text names. Raises ArgumentTypeError, which says what was expected."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
     return value

@@ -85,7 +85,8 @@ def _prepare(args, now, folds):
     now: what args.json shall hold; folds: rows of folds.csv, or None.
     """
     path, begun = args.out / "args.json", args.out / "args.json.tmp"
-    if folds is None and fold_files(args.out, "*.pt"):
+    trains = folds is not None and "method" not in args  # make_masks.py trains no network of a fold
+    if not trains and fold_files(args.out, "*.pt"):
         raise DataError(f"{args.out} holds networks: name another --out")
     if path.exists() and not (args.overwrite or args.resume):
         raise DataError(f"{args.out} holds a run: add --overwrite to replace it or --resume to go "

@@ -1,6 +1,7 @@
 """The images, labels and folds that the flags of a script name, read and checked."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -119,18 +120,18 @@ def input_size(args: argparse.Namespace, first: tuple[int, int],
                report: Callable = silent) -> tuple[int, int]:
     """(H, W) of the network's input: --size, or else that of the first image in multiples of 32.
 
-    first: (H, W) of that image. Where it is large, a line names the size and proposes a smaller
-    one. DEV-12
+    first: (H, W) of that image. lite0 gets one pixel more on each side. Where the image is large, a
+    line names the size and proposes a smaller one. DEV-12
     """
     if args.size:
         return tuple(args.size)
     odd = args.arch == "lite0"
     H, W = images.default_size(first, odd)
-    if H * W > LARGE:
+    if math.prod(images.default_size(first)) > LARGE:
         part = (LARGE / 2 / (H * W)) ** 0.5
         h, w = images.default_size((part * H, part * W), odd)
-        report("note", text=f"the network's input is {H} x {W}, as the first image; --size {h} {w} "
-               f"takes {h * w / (H * W):.1%} of the time and memory")
+        report("note", text=f"the network's input is {H} x {W}, which follows from the first "
+               f"image; --size {h} {w} takes {h * w / (H * W):.1%} of the time and memory")
     return H, W
 
 

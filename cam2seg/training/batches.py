@@ -17,8 +17,8 @@ class Batches:
 
     With epoch None the batches come in order and without augmentation. In an epoch they are
     shuffled by (seed, epoch), and the call's second argument is the number of images to skip. A
-    last batch of one image is joined to the batch before it, because BatchNorm cannot train on a
-    single value (DEV-31).
+    last batch with fewer than two images for each process is joined to the batch before it, because
+    BatchNorm cannot train on a single value (DEV-31).
 
     Where several processes run, batch_size counts the images of all of them together. Each process
     gets its part of every training batch, and with epoch None every world_size-th batch. With
@@ -95,8 +95,9 @@ def check_batches(batch_size: int, fold: np.ndarray, size: Sequence[int]) -> Non
         return
     images = min(int((fold != k).sum()) for k in set(fold.tolist()))
     if batch_size < least:
-        raise DataError(f"--batch-size {batch_size} is for all {count} processes together: "
-                        f"expected {least} or more")
+        why = f"for all {count} processes together" if count > 1 else \
+            f"for an input of {size[0]} x {size[1]}, of which BatchNorm sees one cell"
+        raise DataError(f"--batch-size {batch_size}: expected {least} or more {why}")
     if images < least:
         raise DataError(f"{images} images to train a fold on, expected {least} or more for {count} "
                         "processes")

@@ -102,7 +102,7 @@ def smallest_input(args: argparse.Namespace, size: Sequence[int]) -> Sequence[in
     return small
 
 
-def affinities(size: Sequence[int], stride: int | None) -> int:
+def similarity_bytes(size: Sequence[int], stride: int | None) -> int:
     """Bytes of the similarities R of [S-4] of one image, for an input of `size` (H, W) and maps of
     this stride; 0 without a stride, which is that of a network without R."""
     if stride is None:

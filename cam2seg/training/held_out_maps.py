@@ -80,7 +80,7 @@ def load_classifiers(args: argparse.Namespace, classes: Sequence[str]) -> Classi
         raise DataError(f"{args.cls}: {said}")
     size = args.size or pre["size"]
     check_memory(args.batch_size, size, device,
-                 networks.affinities(size, state["model_args"].get("stride")))
+                 networks.similarity_bytes(size, state["model_args"].get("stride")))
     nets = {k: prepared(net, device, args.target_layer) for k, net in nets.items()}
     check_layer(map_options(args), next(iter(nets.values())), size, device)
     return Classifiers(nets, pre, device)
@@ -96,9 +96,10 @@ def check_layer(options: MapOptions, model: nn.Module, size: Sequence[int],
     with blaming("--target-layer"):
         maps, _ = networks.maps_of_view(options, model, torch.zeros(1, 3, *size, device=device))
     if maps.shape[2:] == (1, 1):
-        raise DataError(f"--target-layer {networks.place(options, model)}: one cell for {size[0]} x "
-                        f"{size[1]} pixels, expected a grid; a larger --size or an earlier layer "
-                        "gives one")
+        own = options.method == "seam"
+        maps_of = "maps of SEAM" if own else f"--target-layer {networks.place(options, model)}"
+        raise DataError(f"{maps_of}: one cell for {size[0]} x {size[1]} pixels, expected a grid; a "
+                        f"larger --size{'' if own else ' or an earlier layer'} gives one")
 
 
 def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers,

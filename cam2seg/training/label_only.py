@@ -44,8 +44,9 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, report: Callable = si
     """Learn from images and their labels what make_masks needs.
 
     log_image(i) gives the logarithm [C-1] of image i, and y bool (N, C) are the labels. Each image
-    is read once for its skewness, and those with one label once more for their thresholds. No image
-    is kept in memory. skew (N, F) is the skewness [C-4] of the images, where it is known already.
+    is read once for its skewness, those with one label once more for their thresholds, and up to
+    200 of these for each class a third time for the correction [C-33]. No image is kept in memory.
+    skew (N, F) is the skewness [C-4] of the images, where it is known already.
     """
     if skew is None:
         clock, each = Progress(len(y), "contrast: skewness", report), []

@@ -27,7 +27,7 @@ class PixelModel(NamedTuple):
     """What the labels of a set of images say about its C classes."""
 
     contrast: label_only.ContrastModel
-    networks: dict  # {fold: the network trained on the other folds}; {} where contrast is better
+    networks: dict  # {fold: the network trained on the other folds}; {} where none was trained
     alone: list  # C floats: what contrast tells of the class  [C-21]
     network: list  # C floats: what the held-out networks tell  [C-21]
     choices: list  # C of "contrast" and "network"  [C-32]
@@ -40,8 +40,8 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
 
     log_image(i) gives the logarithm [C-1] of image i, and fold int (N,) are the folds. Where fewer
     than 10 images are clean, nothing but the ground of other classes could be the negatives of a
-    pixel, so that no network is trained and all classes are left to contrast. So they are where
-    all images are of one fold. visit(i, r) is called with the responses r (F, pixels) of
+    pixel, so that no network is trained and all classes are left to contrast. The same holds
+    where all images are of one fold. visit(i, r) is called with the responses r (F, pixels) of
     contrast.responses to each image, for a caller that needs them too.
     """
     enough = (~y.any(axis=1)).sum() >= contrast.ENOUGH and len(set(fold.tolist())) > 1

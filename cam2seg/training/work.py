@@ -90,8 +90,6 @@ def load_images(args: argparse.Namespace, report: Callable) -> Work:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
     if args.reuse_maps and (by_labels or args.method == "video"):
         raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
-    if args.search == "truth" and found.rles is None:
-        raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
     if args.method in ("contrast", "pixels"):
         fold = _contrast_folds(args, found, seen.thumbnails, report)
         return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
@@ -99,9 +97,22 @@ def load_images(args: argparse.Namespace, report: Callable) -> Work:
     if args.method in ("seg", "video"):  # each finds its folds itself
         return work
     work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
-    if args.search == "truth" and len(set(work.fold[work.labels.y.any(axis=1)].tolist())) < 2:
-        raise DataError(f"{path}: --search needs true masks in two folds or more")
+    if args.search:
+        _check_search(args.search, work, path)
     return work
+
+
+def _check_search(search, work, path):
+    """Raise DataError where the labels at `path` cannot choose what --search asks for."""
+    y = work.labels.y
+    if search == "labels":
+        if not (y.any(axis=0) & ~y.all(axis=0)).any():
+            raise DataError(f"{path}: no class has images with it and images without it, expected "
+                            "one that has both for --search labels")
+    elif work.labels.rles is None:
+        raise DataError(f"{path}: --search needs true masks (a column EncodedPixels)")
+    elif len(set(work.fold[y.any(axis=1)].tolist())) < 2:
+        raise DataError(f"{path}: --search needs true masks in two folds or more")
 
 
 def _first_classes(args):
