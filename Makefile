@@ -28,7 +28,7 @@ $(VENV)/dev: $(VENV)/test requirements-dev.txt
 SEG = $(PY) train_seg.py --data $(DATA) --fold 0 --overwrite $(SMALL) $(FAST) --epochs 8
 demo: $(VENV)/run
 	[ -f $(DATA)/train.csv ] || $(PY) -m cam2seg.demo $(DATA) --images 270 --size 128 256
-	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 3 --epochs 6 --batch-size 8
+	$(PY) train_cls.py --data $(DATA) --out $(OUT)/cls --overwrite $(SMALL) --lr-encoder 1e-3 --folds 3 --epochs 5 --batch-size 8
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/maps --overwrite --target-layer features.5 --gate labels --search labels
 	$(PY) make_masks.py --data $(DATA) --cls $(OUT)/cls --out $(OUT)/pixels --overwrite --method pixels --review 8
 	$(SEG) --masks $(OUT)/maps/masks_labels.csv --folds $(OUT)/cls/folds.csv --out $(OUT)/seg_maps
