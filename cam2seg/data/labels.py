@@ -14,7 +14,7 @@ import numpy as np
 
 from ..masks import checked_runs
 from . import mask_folders
-from .classes import check_classes, in_order
+from .classes import ID, check_classes, in_order
 from .csv_files import FORMS, read_csv, with_usual_names, write_csv
 from .errors import DataError
 from .image_folder import SUFFIXES, list_images
@@ -61,7 +61,7 @@ def read_labels(path: Path | str, image_dir: Path | str | None = None,
     rows for empty masks. An image that any other form does not name is unlabelled and left out.
     `classes` gives the class names in their order; `only` leaves out what the file says of others,
     which is an error otherwise (an empty mask says nothing). Without `classes` they are those of
-    the file: its columns, or the names in it sorted (ids as numbers). A class id that does not
+    the file: its columns, or the names in it as class_names sorts them. A class id that does not
     occur is no class. A folder named `clean` holds images without any class. Raises DataError.
     """
     return _read(Path(path), image_dir, classes, only, False)
@@ -148,17 +148,22 @@ def _read_folders(path, classes, image_dir, only):
 
 
 def class_names(path: Path | str, cells: Iterable[tuple]) -> list[str]:
-    """Sorted class names in the cells (row, image, class, run lengths) of a file.
+    """Class names in the cells (row, image, class, run lengths) of a file, sorted.
 
-    The id 0 is a class in a file of masks only: in a file of labels it may mean that there is none.
+    They are in the order of the file where each image has all of them in that order, as in the
+    masks that our scripts write: a class then keeps its colour from script to script. Ids are
+    sorted all the same. The id 0 is a class in a file of masks only: in a file of labels it may mean that there is none.
     Raises DataError for names that classes cannot have.
     """
-    found = {}
-    for row, _, name, _ in cells:
+    found, by_image = {}, {}
+    for row, image, name, _ in cells:
         if name:
             found.setdefault(name, f"{path}, row {row}" if row else str(path))
+            by_image.setdefault(image, []).append(name)
     check_classes(found, 0 if any(rle is not None for *_, rle in cells) else 1)
-    return in_order(found)
+    named = not all(map(ID.fullmatch, found))
+    as_written = all(own == list(found) for own in by_image.values())
+    return list(found) if named and as_written else in_order(found)
 
 
 def _table(path, cells, with_masks, images, classes, only):
