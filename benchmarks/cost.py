@@ -49,8 +49,8 @@ def measured(folder, size):
     rows = [r for part in json.loads((folder / "speed.json").read_text())["parts"].values()
             for r in part]
 
-    def seconds(start, peer, of="ours"):
-        return next((r[of] for r in rows if r["work"].startswith(start) and peer in r["peer"]),
+    def seconds(start, peer):
+        return next((r["ours"] for r in rows if r["work"].startswith(start) and peer in r["peer"]),
                     math.nan)  # not measured yet: a flag must give the rate
 
     pixels = size[0] * size[1]
@@ -58,7 +58,7 @@ def measured(folder, size):
     most = max(growth, key=int)
     return Rates(128 * 128 / pixels / seconds("training step, classifier", "timm"),
                  128 * 128 / pixels / seconds("training step, U-Net", "segmentation"),
-                 4 * 256 * 512 / pixels / seconds("maps of 4", "one bare forward", "theirs"),
+                 4 * 256 * 512 / pixels / seconds("bare forward of make_masks.py", "eager"),
                  12568 / seconds("whole search", ""),
                  int(most) / growth[most]["checking the images"][0])
 

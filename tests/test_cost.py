@@ -23,6 +23,13 @@ def test_the_page_on_costs_shows_the_growth_that_was_measured():
     assert growth.markdown(found) in (ROOT / "docs/cost.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("flags", [["--plan", "severstal"], [],
+                                   ["--images", "1000000", "--devices", "8"]])
+def test_the_page_on_costs_shows_what_the_script_prints(capsys, flags):
+    cost.main(cost.get_args(flags))
+    assert capsys.readouterr().out in (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+
+
 def test_hours_of_round_rates():
     """36 images, 2 folds and 10 epochs at rates of one image in 100 seconds and their multiples."""
     rates = cost.Rates(train_cls=0.01, train_seg=0.005, forward=0.04, search=0.1, check=1.0)
