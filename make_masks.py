@@ -145,7 +145,9 @@ def main(args):
         write_report(args, work, (rles, ignored), report)
     if args.export:
         export(args, work, report)
-    usual = argparse.Namespace(**{**vars(get_args(["--method", own_method(args)]))})
+    # With a method get_args reads no file of runs/cls, which may belong to other images.
+    usual = argparse.Namespace(**{**vars(get_args(["--method", "gradcam++"])),
+                                  "method": own_method(args)})
     return next_commands.after_make_masks(args, usual, work, results[-1],
                                           args.method in (*FROM_MAPS, "auto"))
 

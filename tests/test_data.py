@@ -525,7 +525,7 @@ def test_written_masks_list_every_pair_and_are_read_back(tmp_path):
     assert labels.names == ["a.jpg", "b.jpg", "c.jpg"]
     assert labels.y.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert labels.rles == {("a.jpg", 0): "1 1", ("b.jpg", 1): "3 2 9 1"}
-    assert read_labels(path).classes == ["crack", "pit"]
+    assert read_labels(path).classes == ["pit", "crack"]
 
 
 # Folds

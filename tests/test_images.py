@@ -215,10 +215,10 @@ def test_the_default_size_is_in_multiples_of_32(size, rounded):
 @pytest.mark.parametrize("first, arch, size, said", [
     ((256, 1600), "b0", (256, 1600), []),
     ((200, 200), "lite0", (193, 193), []),
-    ((3000, 4000), "b0", (3008, 4000), ["the network's input is 3008 x 4000, as the first image; "
-     "--size 384 512 takes 1.6% of the time and memory"]),
-    ((768, 1024), "lite0", (769, 1025), ["the network's input is 769 x 1025, as the first image; "
-     "--size 385 513 takes 25.1% of the time and memory"]),
+    ((3000, 4000), "b0", (3008, 4000), ["the network's input is 3008 x 4000, which follows from the "
+     "first image; --size 384 512 takes 1.6% of the time and memory"]),
+    ((768, 1024), "lite0", (769, 1025), ["the network's input is 769 x 1025, which follows from the "
+     "first image; --size 385 513 takes 25.1% of the time and memory"]),
 ])
 def test_a_large_first_image_makes_a_line_that_proposes_a_smaller_size(first, arch, size, said):
     got = []
