@@ -526,7 +526,8 @@ def test_the_script_erases_a_product_by_the_network_that_has_not_seen_the_image(
             with torch.no_grad():
                 z = net.nets[fold[name]](J.permute(0, 3, 1, 2))[:, c].numpy()
             lost.append(z[0] - z[1:])
-        assert model["lost"][c] == pytest.approx(np.mean(lost, axis=0), rel=1e-3)
+        # With another number of threads a pixel at the edge of a mask can change sides.
+        assert model["lost"][c] == pytest.approx(np.mean(lost, axis=0).tolist(), rel=0.01, abs=3e-3)
         assert model["choices"][c] == ("product" if erasing.holds(*model["lost"][c]) else "map")
 
 
