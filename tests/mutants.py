@@ -76,7 +76,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "if False:"),
     ("a proposed size of twice the pixels", INPUTS, "(LARGE / 2 / (H * W))", "(LARGE / (H * W))"),
     ("--search labels begun without a class that tells", WORK,
-     "if not (y.any(axis=0) & ~y.all(axis=0)).any():", "if False:"),
+     "if not label_choice.telling(y.astype(bool)).any():", "if False:"),
     ("networks deleted by a method with folds", RUN_FOLDER,
      'folds is not None and "method" not in args', "folds is not None"),
     ("masks of a SEAM run without their classifier", RUN_FILES, '"guided-gradcam", "seam", "auto"',

@@ -152,8 +152,8 @@ def class_names(path: Path | str, cells: Iterable[tuple]) -> list[str]:
 
     They are in the order of the file where each image has all of them in that order, as in the
     masks that our scripts write: a class then keeps its colour from script to script. Ids are
-    sorted all the same. The id 0 is a class in a file of masks only: in a file of labels it may mean that there is none.
-    Raises DataError for names that classes cannot have.
+    sorted all the same. The id 0 is a class in a file of masks only: in a file of labels it may
+    mean that there is none. Raises DataError for names that classes cannot have.
     """
     found, by_image = {}, {}
     for row, image, name, _ in cells:

@@ -27,8 +27,8 @@ def read_values(path: Path | str, classes: int) -> Masks:
 
     A grey PNG has these values in its pixels, also where it is stored in colour. White in a PNG of
     one bit is 255. In a PNG in colour the value follows from the colour of class_colours(classes).
-    In a palette without these colours, or with each at its
-    own number, the numbers are the values. Raises DataError.
+    In a palette without these colours, or with each at its own number, the numbers are the values.
+    Raises DataError.
     """
     colours = {(0, 0, 0): 0} | {k: c + 1 for c, k in enumerate(class_colours(classes))}
     image = open_png(path)

@@ -16,6 +16,11 @@ def choose_threshold(otsu: np.ndarray) -> float:
     return float(np.median(otsu))
 
 
+def telling(y: np.ndarray) -> np.ndarray:
+    """Which classes some images have and some have not, bool (C,), from labels y, bool (N, C)."""
+    return y.any(axis=0) & ~y.all(axis=0)
+
+
 def youden(y: np.ndarray, accepted: np.ndarray) -> float:
     """Youden's J, the mean over classes of sensitivity + specificity - 1.  [C-15]
 
@@ -25,7 +30,7 @@ def youden(y: np.ndarray, accepted: np.ndarray) -> float:
     Raises ValueError where that leaves no class.
     """
     y, accepted = np.asarray(y, bool), np.asarray(accepted, bool)
-    known = y.any(axis=0) & ~y.all(axis=0)
+    known = telling(y)
     if not known.any():
         raise ValueError("no class has images with it and images without it")
     y, accepted = y[:, known], accepted[:, known]

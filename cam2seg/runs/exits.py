@@ -60,9 +60,7 @@ def _run(main, get_args):
     except (signals.Stopped, KeyboardInterrupt) as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         if not rank:
-            more = "; the same command with --resume goes on from here" \
-                if hasattr(args, "resume") else ""
-            print(f"stopped by {signal.Signals(signum).name}{more}", file=sys.stderr)
+            print(f"stopped by {signal.Signals(signum).name}{_again(args)}", file=sys.stderr)
         return 128 + signum
     except (processes.Lost, RuntimeError, MemoryError) as error:
         return _broken(error, args)
@@ -73,6 +71,11 @@ def _run(main, get_args):
     finally:
         locks.unlock_all()
     return 0
+
+
+def _again(args):
+    """The end of a message that says how to go on; "" for a script that cannot."""
+    return "; the same command with --resume goes on from here" if hasattr(args, "resume") else ""
 
 
 def _broken(error, args):
@@ -86,6 +89,5 @@ def _broken(error, args):
         raise error
     less = "; fewer --workers or a smaller --batch-size may help" if hasattr(args, "batch_size") \
         else ""
-    again = "; the same command with --resume goes on from here" if hasattr(args, "resume") else ""
-    print(f"error: {text}{less}{again}", file=sys.stderr)
+    print(f"error: {text}{less}{_again(args)}", file=sys.stderr)
     return 1

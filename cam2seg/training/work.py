@@ -12,6 +12,7 @@ import numpy as np
 from ..data import folds, image_folder, labels
 from ..data.csv_files import read_probs
 from ..data.errors import DataError
+from ..methods import label_choice
 from ..metrics import class_aucs
 from ..runs import folder, inputs
 
@@ -106,7 +107,7 @@ def _check_search(search, work, path):
     """Raise DataError where the labels at `path` cannot choose what --search asks for."""
     y = work.labels.y
     if search == "labels":
-        if not (y.any(axis=0) & ~y.all(axis=0)).any():
+        if not label_choice.telling(y.astype(bool)).any():
             raise DataError(f"{path}: no class has images with it and images without it, expected "
                             "one that has both for --search labels")
     elif work.labels.rles is None:
