@@ -10,7 +10,7 @@ from PIL import Image
 from ..data.images import open_rgb
 from ..methods import erasing
 from .batches import to_input
-from .held_out_maps import Classifiers
+from .held_out_maps import Classifiers, networks_of
 
 
 def lost_logits(paths: Sequence[Path], fold: np.ndarray, classifiers: Classifiers,
@@ -32,8 +32,7 @@ def lost_logits(paths: Sequence[Path], fold: np.ndarray, classifiers: Classifier
         batch = np.stack([Image.fromarray(J).resize((W, H), Image.Resampling.BILINEAR)
                           for J in seen])
         x = to_input(torch.from_numpy(batch), device, pre["mean"], pre["std"])
-        nets = classifiers.nets
-        members = list(nets.values()) if fold[i] == -1 else [nets[int(fold[i])]]
+        members = networks_of(classifiers, int(fold[i]))
         with torch.inference_mode():
             z = torch.stack([net(x).float() for net in members]).mean(dim=0).cpu().numpy()
         return z[0] - z[1:]

@@ -61,6 +61,14 @@ class Classifiers(NamedTuple):
     device: torch.device
 
 
+def networks_of(classifiers: Classifiers, fold: int) -> list:
+    """The networks for images of a fold: the one that has not seen them. Images outside the folds,
+    of fold -1, get all networks, whose outputs the caller averages (DEV-19).
+    """
+    nets = classifiers.nets
+    return list(nets.values()) if fold == -1 else [nets[fold]]
+
+
 def map_options(args: argparse.Namespace) -> MapOptions:
     """The MapOptions of the flags: --method auto joins Grad-CAM++ maps at two sizes, [C-18]."""
     method, joined = ("gradcam++", True) if args.method == "auto" else (args.method, False)
@@ -124,8 +132,7 @@ def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers
     done = processes.all_gather(torch.from_numpy(store.done()) if store else None)[0].numpy()
     clock = Progress(int((~done).sum()), "maps", report)
     for k in sorted(set(images.fold.tolist())):
-        # An image of the folds only meets the network that has not seen it.
-        members = list(classifiers.nets.values()) if k == -1 else [classifiers.nets[k]]
+        members = networks_of(classifiers, k)
         rows_of_fold = np.flatnonzero(images.fold == k)
         for rows, batch in pending_batches(pixels, rows_of_fold, args, done):
             found = _named(options, members, batch, classifiers, (images, rows)) if rows else None
