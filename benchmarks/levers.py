@@ -8,11 +8,12 @@ pairs: Grad-CAM++ with the threshold that the labels choose, and --method auto. 
 none    as train_cls.py trains
 os16    the last stride of the encoder is 1 and its later kernels are dilated, so that a map has
         1/16 of the input in each direction instead of 1/32
+os8     likewise 1/8
 mix     half of the training images are the mean with another image, and have the labels of both
 erase   in half of the training images a rectangle of random place becomes the image's mean
 lcn     each image becomes (x - G_20 * x) / (sqrt(G_20 * (x - G_20 * x)^2) + 4), x its grey value,
         times 40 plus 127.5
-odd     the sides of the input have one pixel more, where the strides of lite0 pad as its source does
+odd     each side of the input has one pixel more, where the strides of lite0 pad as its source does
 """
 
 import argparse
@@ -33,17 +34,17 @@ from cam2seg.data import dataset
 from cam2seg.methods.contrast import blur
 from cam2seg.report.tables import print_table
 
-LAST_STRIDE = 6  # the first stage at stride 32
+FIRST_STAGE = {16: 6, 8: 4}  # the stage whose stride of 2 is the first that is taken
 
 
-def dilated(features):
-    """The same encoder with stride 16 at its end."""
-    for conv in features[LAST_STRIDE:].modules():
+def dilated(features, stride):
+    """The same encoder with stride 16 or 8 at its end. A convolution keeps its field of view."""
+    d = 1
+    for conv in features[FIRST_STAGE[stride]:].modules():
         if isinstance(conv, torch.nn.Conv2d) and conv.kernel_size[0] > 1:
+            conv.dilation, conv.padding = (d, d), tuple(d * p for p in conv.padding)
             if conv.stride == (2, 2):
-                conv.stride = (1, 1)
-            else:
-                conv.dilation, conv.padding = (2, 2), tuple(2 * p for p in conv.padding)
+                conv.stride, d = (1, 1), 2 * d
     return features
 
 
@@ -90,7 +91,8 @@ def on_half_of_the_training_images(change):
 
 
 LEVERS = {"none": (train_cls, "training_plan", PLAN), "odd": (train_cls, "training_plan", PLAN),
-          "os16": (models, "encoder", lambda *a, **k: dilated(ENCODER(*a, **k))),
+          **{f"os{n}": (models, "encoder", lambda *a, n=n, **k: dilated(ENCODER(*a, **k), n))
+             for n in FIRST_STAGE},
           "lcn": (dataset, "open_rgb", lambda path: even(OPEN(path))),
           "mix": (dataset.ImageSet, "__getitem__", on_half_of_the_training_images(mixed)),
           "erase": (dataset.ImageSet, "__getitem__", on_half_of_the_training_images(erased))}

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -15,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import levers  # noqa: E402
 
 
-def test_every_second_cell_of_the_dilated_encoder_is_a_cell_of_the_encoder():
+@pytest.mark.parametrize("stride", [16, 8])
+def test_the_dilated_encoder_has_the_cells_of_the_encoder_and_new_ones_between_them(stride):
     torch.manual_seed(0)
     plain, fine = models.encoder("lite0").eval(), models.encoder("lite0").eval()
     fine.load_state_dict(plain.state_dict())
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        coarse, found = plain(x), levers.dilated(fine)(x)
-    assert coarse.shape[2:] == (2, 3) and found.shape[2:] == (4, 6)
-    assert torch.allclose(found[..., ::2, ::2], coarse, atol=1e-5)
+        coarse, found = plain(x), levers.dilated(fine, stride)(x)
+    step = 32 // stride
+    assert coarse.shape[2:] == (2, 3) and found.shape[2:] == (2 * step, 3 * step)
+    assert torch.allclose(found[..., ::step, ::step], coarse, atol=1e-5)
 
 
 def test_local_contrast_does_not_depend_on_light_and_a_flat_image_is_grey():
