@@ -64,8 +64,8 @@ def get_args(argv=None):
     p.add_argument("--hull", action="store_true",
                    help="draw the convex hull of each component, [K-1], [K-2]")
     p.add_argument("--output-size", type=flags.positive, nargs=2, metavar=("H", "W"),
-                   help="process and score all masks, true ones too, at this size, DEV-65 (default: that "
-                   "of each image)")
+                   help="process and score all masks, true ones too, at this size, DEV-65 (default: "
+                   "that of each image)")
     p.add_argument("--sample", type=Path, metavar="CSV",
                    help="a mask file, as sample_submission.csv, whose header and rows "
                    "processed_1.csv shall have")

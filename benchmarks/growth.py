@@ -3,8 +3,9 @@
     python benchmarks/growth.py --counts 500 1000 2000 4000
 
 Each stage is a process of its own, which is forked after the imports. Its time is CPU time, and its
-memory the peak that the system has seen. Time should be linear in the number of images and memory flat:
-images, masks and maps are read and written one batch at a time. Prints a table and writes --out.
+memory the peak that the system has seen. Time should be linear in the number of images and memory
+flat: images, masks and maps are read and written one batch at a time. Prints a table and writes
+--out.
 """
 
 import argparse

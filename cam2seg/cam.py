@@ -294,7 +294,8 @@ def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
     "minmax" is (m - min) / (max - min), in [0, 1]. "max" is m / max, which is in [0, 1] where no
     value is below 0, as after a ReLU. A constant map has no cell that stands out: "minmax" makes it
     0 everywhere. "max" does so where no value is above 0. A map of a single cell is always
-    constant, so "minmax" makes it 0, and every mask of it is empty (DEV-35). NaN stays NaN. Raises ValueError for another `how`.
+    constant, so "minmax" makes it 0, and every mask of it is empty (DEV-35). NaN stays NaN. Raises
+    ValueError for another `how`.
     """
     if how not in ("minmax", "max"):
         raise ValueError(f"how '{how}': expected minmax or max")

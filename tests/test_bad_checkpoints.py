@@ -123,7 +123,8 @@ MORE = {
 }
 FIRST = {  # in the first fold, where there is none to compare with
     "no size": (inside("preprocess", size=None), "no size in it, expected a whole checkpoint"),
-    "a size of text": (inside("preprocess", size=["64", "64"]), "preprocess with size '64', expected a whole number from 1 to 65536"),
+    "a size of text": (inside("preprocess", size=["64", "64"]),
+                       "preprocess with size '64', expected a whole number from 1 to 65536"),
     "an absurd size": (inside("preprocess", size=[10**9, 64]),
                        "preprocess with size 1000000000, expected a whole number from 1 to 65536"),
     "numbers for classes": (inside("preprocess", classes=[1, 2]),

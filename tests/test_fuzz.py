@@ -481,7 +481,8 @@ def test_fitted_models(folder, method, edits, changes):
     except DataError as error:
         assert refused(error, path)
         return
-    x, maps = torch.linspace(-5, 0, 384).reshape(16, 24) ** 2, [np.ones((C, 16, 24), np.float32)] * (method == "auto")
+    x = torch.linspace(-5, 0, 384).reshape(16, 24) ** 2
+    maps = [np.ones((C, 16, 24), np.float32)] * (method == "auto")
     for made in masks_of_image(x, *maps, np.ones(C, bool), *fold, found):
         assert made.shape == (C, 16, 24) and made.dtype == bool
 

@@ -204,7 +204,8 @@ def test_seg_without_labels_and_a_run_of_other_classes_are_refused(shapes, runs,
                    runs / "seg", "--out", tmp_path / "m")
     assert "--method contrast, pixels or seg need --labels" in line
     line = refused("make_masks", "--images", shapes / "train_images", "--labels",
-                   shapes / "labels.csv", "--method", "seg", "--seg", runs / "seg", "--out", tmp_path / "m")
+                   shapes / "labels.csv", "--method", "seg", "--seg", runs / "seg", "--out",
+                   tmp_path / "m")
     assert "labels.csv, row 3: class 'disc', expected one of 1, 2" in line
     line = refused("make_masks", "--images", shapes / "train_images", "--labels", by_number,
                    "--method", "seg", "--seg", tmp_path / "none", "--out", tmp_path / "m")

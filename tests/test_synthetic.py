@@ -186,7 +186,8 @@ def test_refuses_what_it_must_in_one_line(tmp_path, capsys):
             (["full"], "is not empty"), (["file"], "file"),
             (["new", "--size", "31", "128"], "31 x 128 is below 32 x 128"),
             (["new", "--size", "32", "127"], "32 x 127 is below 32 x 128"),
-            (["new", "--images", "0"], "0 images"), (["new", "--images", "x"], "invalid int"), (["new", "--seed", "-1"], "seed -1")):
+            (["new", "--images", "0"], "0 images"), (["new", "--images", "x"], "invalid int"),
+            (["new", "--seed", "-1"], "seed -1")):
         with pytest.raises(SystemExit) as stop:
             sys.exit(command(tmp_path / arguments[0], *arguments[1:]))
         out, error = capsys.readouterr()
