@@ -146,7 +146,9 @@ def scored(args, work, searched, report):
         "class_sets": mask_scores.class_rules(work.y, truth.classes, args.class_sets),
         "left_out": work.left_out,
         "masks": {title: {"scores": metrics.mask_scores(*n),
-                          "folds": mask_scores.by_fold(n, work.fold)}
+                          "folds": mask_scores.by_fold(n, work.fold),
+                          "iou_with_background": mask_scores.with_background(
+                              truth.names, work, sets[title], n)}
                   for title, n in counts.items()}}
 
 

@@ -111,6 +111,20 @@ def overlap(a: np.ndarray, b: np.ndarray) -> int:
     return int((F(a.sum(axis=1)) - F(a[:, 0])).sum())
 
 
+def union(runs: np.ndarray) -> np.ndarray:
+    """The runs of all pixels that at least one of the given runs has, int64 (K, 2), sorted and
+    without overlap.
+
+    runs: int64 (n, 2) of start and length in any order, as those of several masks together; see
+    checked_runs.
+    """
+    runs = runs[runs[:, 0].argsort()]
+    start, end = runs[:, 0], np.maximum.accumulate(runs.sum(axis=1))
+    first = np.ones(len(runs), bool)  # a run of the result begins
+    first[1:] = start[1:] > end[:-1]
+    return np.stack([start[first], end[np.roll(first, -1)] - start[first]], axis=1)
+
+
 def overlapping(names: Iterable[str], sizes: Mapping[str, tuple[int, int]], classes: Sequence[str],
                 rles: Mapping[tuple[str, int], str]) -> list[str]:
     """The names of the images in which masks of two classes share pixels.

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .masks import checked_runs, overlap
+from .masks import checked_runs, overlap, union
 
 SCORES = ("dice_pairs", "dice_present", "dice_dataset", "iou", "precision", "recall")
 Scores = dict[str, tuple[list[float | None], float | None]]  # name: values of the classes, mean
@@ -61,6 +61,23 @@ def mask_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
             if t or p:
                 t, p = checked_runs(t, sizes[name]), checked_runs(p, sizes[name])
                 out[:, i, c] = overlap(t, p), t[:, 1].sum(), p[:, 1].sum()
+    return out
+
+
+def background_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
+                      pred: Mapping[tuple[str, int], str], sizes: Mapping[str, tuple[int, int]],
+                      classes: int) -> np.ndarray:
+    """The counts of mask_counts for the background of each image, int64 (3, N).
+
+    The background are the pixels that are in no mask of the image. Parameters are as in
+    mask_counts.
+    """
+    out = np.zeros((3, len(names)), np.int64)
+    for i, name in enumerate(names):
+        t, p = (np.concatenate([checked_runs(rles.get((name, c), ""), sizes[name])
+                                for c in range(classes)]) for rles in (truth, pred))
+        covered = [union(runs)[:, 1].sum() for runs in (np.concatenate([t, p]), t, p)]
+        out[:, i] = sizes[name][0] * sizes[name][1] - np.array(covered)
     return out
 
 
@@ -119,6 +136,22 @@ def class_iou(n: np.ndarray) -> list[float | None]:
     """
     union = n.sum(axis=0) + n.sum(axis=1) - n.diagonal()
     return [float(i / u) if u else None for i, u in zip(n.diagonal(), union, strict=True)]
+
+
+def iou_with_background(counts: np.ndarray,
+                        background: np.ndarray) -> tuple[list[float | None], float | None]:
+    """IoU of background and classes over all pixels of all images, [1 + C], and their mean, which
+    is the mIoU of a data set.    [C-42]
+
+    I_k / (T_k + P_k - I_k), each summed over the images; k = 0 is the background
+
+    counts: (3, N, C) of mask_counts; background: (3, N) of background_counts. A class that is
+    neither in the truth nor in the prediction has None, and the mean leaves it out. Where masks
+    overlap, a pixel counts for each of its classes, while [C-36] gives it to one.
+    """
+    sums = np.concatenate([background[:, :, None], counts], axis=2).sum(axis=1)
+    values = [float(I / (T + P - I)) if T + P else None for I, T, P in sums.T]
+    return values, _mean(np.array([v for v in values if v is not None]))
 
 
 def _mean(values):

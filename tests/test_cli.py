@@ -41,14 +41,24 @@ def test_chain_scores_above_chance(runs):
 def test_every_number_of_the_tables_is_the_one_recounted_from_the_files(runs, shapes):
     truth = read_labels(shapes / "train.csv", shapes / "train_images")
     made = read_labels(runs / "masks/masks.csv", shapes / "train_images")
-    dices = []
+    dices, shared, either = [], np.zeros(3), np.zeros(3)
     for name, row in zip(truth.names, truth.y, strict=True):
+        pair = [np.zeros((64, 64), bool), np.zeros((64, 64), bool)]
         for c in range(2) if row.any() else ():  # [P] III: images with a defect
             t, p = (masks.rle_decode(m.rles.get((name, c), ""), (64, 64)) for m in (truth, made))
             dices.append(1.0 if not t.any() and not p.any() else
                          2 * (t & p).sum() / (t.sum() + p.sum()))
+            shared[c + 1] += (t & p).sum()
+            either[c + 1] += (t | p).sum()
+            pair = [pair[0] | t, pair[1] | p]
+        if row.any():
+            shared[0] += (~pair[0] & ~pair[1]).sum()
+            either[0] += (~pair[0] | ~pair[1]).sum()
     for of in (metrics_of(runs / "masks")["table2"][0], metrics_of(runs / "eval")["masks"]["maps"]):
         assert of["scores"]["dice_pairs"][1] == pytest.approx(np.mean(dices), abs=1e-12)
+    iou = metrics_of(runs / "eval")["masks"]["maps"]["iou_with_background"]
+    assert [iou["background"], *iou["classes"]] == pytest.approx((shared / either).tolist())
+    assert iou["mean"] == pytest.approx((shared / either).mean())
 
 
 def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp_path):

@@ -144,6 +144,18 @@ def test_overlap_of_runs_that_touch_and_of_none():
     assert masks.overlap(a, np.zeros((0, 2), int)) == 0
 
 
+def test_the_union_of_runs_has_the_pixels_of_any_mask():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 5):
+        drawn_masks = rng.random((count, 6, 7)) < 0.2
+        runs = [masks.checked_runs(masks.rle_encode(m), (6, 7)) for m in drawn_masks]
+        whole = masks.checked_runs(masks.rle_encode(drawn_masks.any(axis=0)), (6, 7))
+        np.testing.assert_array_equal(masks.union(np.concatenate(runs)), whole)
+    inside = np.array([[5, 2], [1, 9], [20, 1]])  # a short run within a long one, and one apart
+    assert masks.union(inside).tolist() == [[1, 9], [20, 1]]
+    assert masks.union(np.zeros((0, 2), int)).shape == (0, 2)
+
+
 def test_touching_runs_are_read_and_written_as_one():
     mask = masks.rle_decode("1 2 3 2 6 1", (3, 3))
     np.testing.assert_array_equal(mask, drawn("##.", "#..", "##."))

@@ -245,6 +245,39 @@ def test_mask_counts_equal_loops_over_decoded_masks():
     np.testing.assert_array_less(0, got.sum(axis=(1, 2)))
 
 
+def test_iou_with_background_equals_loops_over_pixels():
+    rng, C = np.random.default_rng(3), 3
+    sizes = {f"{i}.png": (5 + i, 8) for i in range(6)}
+    true, pred = ({n: rng.random((C, *size)) < 0.2 for n, size in sizes.items()} for _ in range(2))
+    true["0.png"][:], pred["1.png"][:] = False, True
+    for m in (true, pred):  # a class that is nowhere
+        for image in m.values():
+            image[2] = False
+    found = [0] * (1 + C), [0] * (1 + C)  # pixels in both, pixels in one of them
+    for n in sizes:
+        for i, j in itertools.product(range(sizes[n][0]), range(sizes[n][1])):
+            t, p = ([not any(m[n][:, i, j]), *m[n][:, i, j]] for m in (true, pred))
+            for k in range(1 + C):
+                found[0][k] += bool(t[k] and p[k])
+                found[1][k] += bool(t[k] or p[k])
+    wanted = [found[0][k] / found[1][k] for k in range(C)]
+    rles = [{(n, c): masks.rle_encode(m[n][c]) for n in sizes for c in range(C)}
+            for m in (true, pred)]
+    names = list(sizes)
+    values, mean = metrics.iou_with_background(
+        metrics.mask_counts(names, *rles, sizes, C),
+        metrics.background_counts(names, *rles, sizes, C))
+    assert values == pytest.approx([*wanted, None]) and mean == pytest.approx(sum(wanted) / C)
+
+
+def test_iou_with_background_where_all_is_covered_and_nothing_is_right():
+    rles, sizes = ({("a", 0): "1 4"}, {("a", 1): "1 4"}), {"a": (2, 2)}
+    counts = metrics.mask_counts(["a"], *rles, sizes, 2)
+    background = metrics.background_counts(["a"], *rles, sizes, 2)
+    assert background.tolist() == [[0], [0], [0]]
+    assert metrics.iou_with_background(counts, background) == ([None, 0, 0], 0)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5, 10])
 def test_any_split_into_batches_gives_the_same_scores(batch):
     rng = np.random.default_rng(5)

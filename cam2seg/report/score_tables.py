@@ -80,6 +80,10 @@ def print_scores(result: Mapping[str, Any]) -> None:
                           "of folds", "sd"]
             rows.append(row)
         print_table(TITLES[score], header, rows)
+    rows = [[name, *(of := r["iou_with_background"])["classes"], of["background"], of["mean"]]
+            for name, r in result["masks"].items()]
+    print_table("IoU of all pixels with the background as one more class; the mean is the mIoU of "
+                "the data set  [C-42]", ["mIoU", *result["classes"], "background", "mean"], rows)
 
 
 def print_table2(title: str, results: Sequence[Mapping[str, Any]]) -> None:

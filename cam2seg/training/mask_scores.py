@@ -82,6 +82,17 @@ def count_pixels(title: str, work: Any, rles: Mapping[tuple[str, int], str],
     return np.concatenate(parts, axis=1)
 
 
+def with_background(names: Sequence[str], work: Any, rles: Mapping[tuple[str, int], str],
+                    counts: np.ndarray) -> dict:
+    """The IoU of background and classes of one mask file and their mean, for metrics.json.
+
+    work: the Work of evaluate.py; counts: those of count_pixels.
+    """
+    found = metrics.background_counts(names, work.truth.rles, rles, work.sizes, counts.shape[2])
+    values, mean = metrics.iou_with_background(counts, found)
+    return {"background": values[0], "classes": values[1:], "mean": mean}
+
+
 def by_fold(counts: np.ndarray, fold: np.ndarray) -> dict[str, dict]:
     """Scores of each fold by itself: {score: {"folds": {fold: mean}, "mean", "sd"}}.
 
