@@ -214,7 +214,8 @@ def write_metrics(args, work, results, masks, report):
     masks: the run lengths of masks_labels.csv where --search labels has made it, else of masks.csv,
     and what read_others returns.
     """
-    facts = mask_report.describe(work, *masks, partial(over, report=report))
+    cells = pixels_of_a_cell(args, work, results[0].get("choice"))
+    facts = mask_report.describe(work, *masks, cells, partial(over, report=report))
     folder.write_json(args.out / "metrics.json", {
         "classes": work.classes, "args": folder.result_flags(args), "table2": results,
         "masks": facts})
@@ -222,7 +223,7 @@ def write_metrics(args, work, results, masks, report):
         return
     mask_report.print_summary(f"{args.out}/{final_masks(args)}.csv: {len(work.names)} images",
                               work.classes, facts)
-    for line in mask_report.advice(work.classes, facts, pixels_of_a_cell(args, work),
+    for line in mask_report.advice(work.classes, facts, args.method in FROM_MAPS,
                                    classifier_auc(args, work)):
         report("warning", text=line)
 

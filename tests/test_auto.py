@@ -507,7 +507,7 @@ def in_float64(net):
 
 
 def test_the_script_erases_a_product_by_the_network_that_has_not_seen_the_image(
-        ground, auto_run, tmp_path, monkeypatch):
+        ground, auto_run, tmp_path, monkeypatch, capsys):
     folder, _ = ground
     monkeypatch.setattr(auto, "decide", lambda tells, classifier: "product")
     # The classifier of one epoch has logits of 66, where float32 is off by 0.05.
@@ -541,6 +541,11 @@ def test_the_script_erases_a_product_by_the_network_that_has_not_seen_the_image(
             lost.append(z[0] - z[1:])
         assert model["lost"][c] == pytest.approx(np.mean(lost, axis=0).tolist(), rel=1e-6)
         assert model["choices"][c] == ("product" if erasing.holds(*model["lost"][c]) else "map")
+    facts = json.loads((tmp_path / "run/metrics.json").read_text())["masks"]
+    assert [f["cell_pixels"] for f in facts] == [  # maps of 4 x 4 cells
+        64 * 64 / 16 if choice == "map" else None for choice in model["choices"]]
+    assert ("pixels under a cell of the map" in capsys.readouterr().out) == (
+        "map" in model["choices"])
 
 
 def new(folder, out, fitted_run):

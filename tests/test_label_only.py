@@ -407,7 +407,8 @@ def test_facts_and_advice_by_hand():
     assert facts[0]["area_quantiles"] == pytest.approx([0.12, 0.2, 0.28])
     assert facts[0]["components_per_mask"] == 2 and facts[0]["component_pixels"] == 10
     assert facts[1]["labelled_without_mask"] == 0
-    said = mask_report.advice(["p", "q"], facts, cell=16, auc=[0.9, 0.55])
+    facts = [f | {"cell_pixels": cell} for f, cell in zip(facts, (16, None), strict=True)]
+    said = mask_report.advice(["p", "q"], facts, auc=[0.9, 0.55])
     assert [line.split(":")[0] for line in said] == ["class p", "class q", "class q"]
     assert "10 pixels, less than the 16" in said[0] and "more than half of the image" in said[1]
     assert "ROC-AUC is 0.55" in said[2]
@@ -432,10 +433,11 @@ def test_advice_on_the_masks_of_networks_by_hand():
 def test_advice_names_no_parameter_that_a_method_does_not_have():
     areas, y = np.array([[0], [0], [30]]), np.ones((3, 1), int)
     facts = mask_report.summarise(areas, (areas > 0).astype(int), y, np.full(3, 100))
+    facts[0]["cell_pixels"] = None
     assert mask_report.advice(["p"], facts) == [
         "class p: more than half of its labelled images have no mask; another --method may find "
         "more of them"]
-    assert "--threshold" in mask_report.advice(["p"], facts, cell=16)[0]
+    assert "--threshold" in mask_report.advice(["p"], facts, by_threshold=True)[0]
 
 
 def test_agreement_is_the_mean_dice_over_images_with_either_mask():

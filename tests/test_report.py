@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 from conftest import call, contents
 from pages import Page, check_loads_nothing, figures, scores
@@ -76,15 +77,18 @@ def test_which_images_are_not_scored_in_words(count, over, missing, said):
 @pytest.mark.parametrize("folds", [{}, {"0": 0.5, "1": 0.75}])
 def test_the_printed_tables_begin_with_what_their_rows_and_columns_are(capsys, folds):
     made = {name: {"folds": folds, "mean": 0.625, "sd": 0.1} for name in scores(0)}
+    maps = {"scores": scores(0.5), "folds": made if folds else {},
+            "iou_with_background": {"background": 0.9, "classes": [0.25, None], "mean": 0.575}}
     result = {"images": 3, "left_out": 1, "over": "defect", "missing": "error", "size": [35, 52],
-              "classes": ["1", "2"], "masks": {"maps": {"scores": scores(0.5),
-                                                        "folds": made if folds else {}}}}
+              "classes": ["1", "2"], "masks": {"maps": maps}}
     score_tables.print_scores(result)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "3 images with a defect are scored at 35 x 52 pixels. Left out of the " \
         f"labelled images: 1 {CLEAN}."
     assert lines[2] == score_tables.ABOUT_BASELINES
     assert ("standard deviation" in lines[3]) == ("sd" in lines[6]) == bool(folds)
+    assert lines[-2].split() == ["mIoU", "1", "2", "background", "mean"]
+    assert lines[-1].split() == ["maps", "0.2500", "-", "0.9000", "0.5750"]
     score_tables.print_scores(result | {"over": "all", "left_out": 0, "size": None})
     assert capsys.readouterr().out.splitlines()[1] == "3 images are scored."
 
@@ -196,6 +200,9 @@ def test_masks_of_new_images_without_labels_give_a_report(runs, shapes, tmp_path
                 tmp_path / "m", "--new-images", "--workers", 0, "--device", "cpu", "--report") == 0
     shown = Page((tmp_path / "m/report.html").read_text(encoding="utf-8"))
     assert "map of masks" in shown.text and "ROC curves" not in shown.text
+    rows = {row[0]: row[1:] for row in shown.tables[f"The masks of {tmp_path}/m"]}
+    h, w = np.load(tmp_path / "m/maps.npy").shape[2:]
+    assert rows["pixels under a cell of the map"] == figures([64 * 64 / (h * w)] * 2)
 
 
 def test_masks_that_are_processed_without_labels_give_a_report(shapes, tmp_path):

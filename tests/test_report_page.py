@@ -240,8 +240,8 @@ def test_what_masks_look_like_without_truth(tmp_path):
     areas = mask_report.measure_areas(shown.sets["a"], shown.names, 2)
     y = np.array([[1, 1]] * 6)
     facts = mask_report.summarise(areas, (areas > 0) * 2, y, np.full(6, 24 * 32))
-    for fact in facts:
-        fact["agreement"] = {"b.csv": 0.25}
+    for fact, cell in zip(facts, (16.0, None), strict=True):
+        fact |= {"agreement": {"b.csv": 0.25}, "cell_pixels": cell}
     write_run(tmp_path / "m", {"method": "contrast"}, {"classes": ["1", "2"], "masks": facts})
     (caption, rows), = tables(tables_of_runs.mask_facts(read(tmp_path / "m"))).items()
     rows = {row[0]: row[1:] for row in rows}
@@ -249,6 +249,7 @@ def test_what_masks_look_like_without_truth(tmp_path):
     middle = [np.median(areas[areas[:, c] > 0, c]) / (24 * 32) * 100 for c in range(2)]
     assert rows["area in % of the image, 50% of the masks are below"] == figures(middle)
     assert rows["agreement with b.csv (mean Dice)"] == ["0.2500", "0.2500"]
+    assert rows["pixels under a cell of the map"] == figures([16, None])
 
 
 # The images and the curves

@@ -63,18 +63,23 @@ def summarise(areas: np.ndarray, parts: np.ndarray, y: np.ndarray | None,
 
 
 def describe(work: Any, rles: Mapping[tuple[str, int], str],
-             others: Mapping[str, Mapping[tuple[str, int], str]], over: Callable) -> list[dict]:
+             others: Mapping[str, Mapping[tuple[str, int], str]],
+             cells: Sequence[float | None], over: Callable) -> list[dict]:
     """The facts of summarise() about the masks of a make_masks.py run: a list of C dicts.
 
-    Each dict also says how far the masks of its class agree with those of other files, under
-    "agreement", {path: mean Dice}. work: names, sizes, classes and labels of the run; rles: its run
-    lengths; others: {path: run lengths}. over(items, what) yields the items of a long loop.
+    Each dict also holds "cell_pixels", how many pixels of the image are under one cell of the map
+    that the masks of its class come from, or None where they come from no map; and "agreement",
+    {path: mean Dice}, how far these masks agree with those of other files. work: names, sizes,
+    classes and labels of the run; rles: its run lengths; others: {path: run lengths}; cells: C
+    values of "cell_pixels". over(items, what) yields the items of a long loop.
     """
     C = len(work.classes)
     areas = measure_areas(rles, work.names, C)
     parts = count_components(rles, over(work.names, "counting components"), work.sizes, C)
     pixels = np.array([h * w for h, w in map(work.sizes.get, work.names)])
     found = summarise(areas, parts, work.labels.y if work.labels is not None else None, pixels)
+    for fact, cell in zip(found, cells, strict=True):
+        fact["cell_pixels"] = cell
     for path, other in others.items():
         dice = agreement(rles, other, work.names, work.sizes, C)
         for fact, value in zip(found, dice, strict=True):
@@ -97,7 +102,7 @@ def agreement(rles: Mapping[tuple[str, int], str], others: Mapping[tuple[str, in
 
 
 def print_summary(title: str, classes: Sequence[str], facts: Sequence[dict]) -> None:
-    """Print the facts of summarise() as one table, and "agreement" {file: Dice} where it is one."""
+    """Print the facts of describe() as one table."""
     def column(of):
         return [of(f) for f in facts]
 
@@ -109,23 +114,28 @@ def print_summary(title: str, classes: Sequence[str], facts: Sequence[dict]) -> 
                      *column(lambda f, n=n: f["area_quantiles"] and f["area_quantiles"][n])])
     rows += [["components in a mask, mean", *column(lambda f: f["components_per_mask"])],
              ["pixels of a component, median", *column(lambda f: f["component_pixels"])]]
+    if any(f["cell_pixels"] for f in facts):
+        rows.append(["pixels under a cell of the map", *column(lambda f: f["cell_pixels"])])
     for path in facts[0].get("agreement", {}):
         rows.append([f"agreement with {path} (mean Dice)",
                      *column(lambda f, path=path: f["agreement"][path])])
     print_table(title, ["class", *classes], rows)
 
 
-def advice(classes: Sequence[str], facts: Sequence[dict], cell: float | None = None,
+def advice(classes: Sequence[str], facts: Sequence[dict], by_threshold: bool = False,
            auc: Sequence[float | None] | None = None) -> list[str]:
     """Plain sentences about what looks wrong; [] where nothing does.
 
-    cell: pixels of the image under one cell of a map, or None; auc: ROC-AUC of each class on the
-    out-of-fold probabilities, or None. A class below LEAST_AUC gets a warning (DEV-38).
+    facts: those of describe(); by_threshold: whether --threshold and --confidence drew the masks;
+    auc: ROC-AUC of each class on the out-of-fold probabilities, or None. A class below LEAST_AUC
+    gets a warning (DEV-38).
     """
     said = []
     for c, (name, f) in enumerate(zip(classes, facts, strict=True)):
+        cell = f["cell_pixels"]
         if f["labelled"] and f["labelled_without_mask"] > f["labelled"] / 2:
-            more = "a lower --threshold or --confidence gives more of them" if cell else \
+            more = "a lower --threshold or --confidence gives more of them" \
+                if by_threshold else \
                 "another --method may find more of them"
             said.append(f"class {name}: more than half of its labelled images have no mask; {more}")
         if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:

@@ -184,6 +184,8 @@ def mask_facts(run: Run) -> Html:
                      *(f["area_quantiles"] and 100 * f["area_quantiles"][n] for f in facts)])
     rows += [["components in a mask, mean", *(f["components_per_mask"] for f in facts)],
              ["pixels of a component, median", *(f["component_pixels"] for f in facts)]]
+    if any(f.get("cell_pixels") for f in facts):  # earlier runs have none
+        rows.append(["pixels under a cell of the map", *(f["cell_pixels"] for f in facts)])
     for path in facts[0].get("agreement", {}) if facts else ():
         rows.append([f"agreement with {path} (mean Dice)", *(f["agreement"][path] for f in facts)])
     header = ["", *(f"class {k}" for k in run.metrics["classes"])]

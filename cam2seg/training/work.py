@@ -221,11 +221,19 @@ def classifier_auc(args: argparse.Namespace, work: Work) -> list[float | None] |
     return label_auc(path, work.names, work.labels.y, work.classes)
 
 
-def pixels_of_a_cell(args: argparse.Namespace, work: Work) -> float | None:
-    """How many pixels of the median image are under one cell of the maps in --out; None for a
-    method whose masks do not come from maps alone."""
-    if args.method not in FROM_MAPS:
-        return None
+def pixels_of_a_cell(args: argparse.Namespace, work: Work,
+                     choice: Sequence | None) -> list[float | None]:
+    """How many pixels of the median image are under one cell of the maps in --out, for each class;
+    None for a class whose masks do not come from maps alone.
+
+    choice: the rows of auto_masks.choice_rows where the method is auto.
+    """
+    by_map = [args.method in FROM_MAPS] * len(work.classes)
+    if args.method == "auto":
+        by_map = [row[-1] == "map" for row in choice]
+    if not any(by_map):
+        return [None] * len(by_map)
     grid = np.load(args.out / "maps.npy", mmap_mode="r").shape[2:]
     pixels = np.median([h * w for h, w in map(work.sizes.get, work.names)])
-    return float(pixels) / (grid[0] * grid[1])
+    cell = float(pixels) / (grid[0] * grid[1])
+    return [cell if alone else None for alone in by_map]
