@@ -44,6 +44,7 @@ ERASING, ERASED, AUTO_MASKS = ("cam2seg/methods/erasing.py", "cam2seg/training/e
 WAYS, WORK, SEG_WORK, NET_MASKS, PROBS = (
     f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
                                                "network_masks", "probabilities"))
+SEG_MASKS = "cam2seg/training/seg_masks.py"
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -409,6 +410,11 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      "lacks_images[k] -= folds"),
     ("overlap from the run's end", MASKS, 'b[:, 0], x, side="right")',
      'b[:, 0], x, side="left") + 1'),
+    ("seg: an unlabelled image without a mask left out", SEG_MASKS, "known is not None and ", ""),
+    ("seg: an unlabelled image has no class", SEG_MASKS, "np.ones((len(names), len(predict.cl",
+     "np.zeros((len(names), len(predict.cl"),
+    ("seg: a copy of an image of the run in another fold", WORK,
+     "fold[new & (groups == groups[i])] = fold[i]", "pass"),
     ("entropy in nats", RELABEL, "-q * np.log2(", "-q * np.log("),
     ("shares of classes that the image has not", RELABEL,
      "np.where(y[:, None, None], p, 0)", "p"),
@@ -759,7 +765,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("a training on one fold follows", NEXT, "if n in known}) > 1:",
      "if n in known}) > 0:"),
     ("parameters that a method does not have", "cam2seg/report/mask_report.py",
-     'gives more of them" if cell else', 'gives more of them" if True else'),
+     "if by_threshold else", "if True else"),
+    ("the cell of a map for classes of contrast", WORK, 'row[-1] == "map" for row', "True for row"),
     ("half of what a class lacks told", FOLDS, '+ ["without it"] * (N - n < 2)', ""),
     ("the only class to be left out", FOLDS, "if len(with_class) > 1 else", "if True else"),
     ("classes of --classes not handed on to a training", NEXT,
@@ -835,7 +842,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                MAPS: SCRIPTS,
                FOLDS: ["tests/test_data.py", "tests/test_copies.py", "tests/test_classes.py"],
                MAP_MASKS: SCRIPTS, **dict.fromkeys((WAYS, NET_MASKS, PROBS), SCRIPTS),
-               WORK: ["tests/test_bad_maps.py", "tests/test_depth_masks.py", *SCRIPTS],
+               WORK: ["tests/test_bad_maps.py", "tests/test_depth_masks.py", "tests/test_relabel.py",
+                      "tests/test_auto.py", *SCRIPTS],
                SEG_WORK: [LEAKS, "tests/test_correct.py"], PREDICTOR: [LEAKS],
                DATASET: ["tests/test_images.py", "tests/test_mask_targets.py",
                          "tests/test_warps.py"],
@@ -853,7 +861,8 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                INPUTS: ["tests/test_scan.py", "tests/test_images.py"],
                LOCKS: ["tests/test_same_run.py"],
                STORED: ["tests/test_links.py"],
-               COPIES: ["tests/test_copies.py"], RELABEL: ["tests/test_relabel.py"],
+               COPIES: ["tests/test_copies.py"],
+               **dict.fromkeys((RELABEL, SEG_MASKS), ["tests/test_relabel.py"]),
                REFLECTION: ["tests/test_contrast.py"],
                CONTRAST: ["tests/test_contrast.py"],
                TEXTURE: ["tests/test_contrast.py"], LABEL_ONLY: ["tests/test_label_only.py"],

@@ -455,7 +455,9 @@ def auto_run(ground, tmp_path_factory):
 
 def test_contrast_is_chosen_where_the_ground_tells_the_label(ground, auto_run):
     folder, truth = ground
-    result = json.loads((auto_run / "metrics.json").read_text())["table2"][0]
+    said = json.loads((auto_run / "metrics.json").read_text())
+    assert [f["cell_pixels"] for f in said["masks"]] == [None, None]  # contrast has no cells
+    result = said["table2"][0]
     assert [(row[0], row[-1]) for row in result["choice"]] == [("a", "contrast"), ("b", "contrast")]
     assert len(result["choice"][0]) == len(auto_masks.COLUMNS)
     assert present_dice(folder, truth, auto_run / "masks.csv") > 0.7

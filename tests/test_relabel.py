@@ -1,4 +1,4 @@
-"""Masks that the U-Nets of a run draw of labelled images: make_masks.py --method seg."""
+"""Masks that the U-Nets of a run draw of other images: make_masks.py --method seg."""
 
 import json
 import math
@@ -7,14 +7,16 @@ from statistics import median
 
 import numpy as np
 import pytest
-from conftest import call
+from conftest import call, write_images
+from PIL import Image
 
 from cam2seg import masks, metrics
 from cam2seg.data.csv_files import read_csv
+from cam2seg.data.folds import read_folds
 from cam2seg.data.labels import read_masks
 from cam2seg.methods import relabel
-from cam2seg.training.work import label_auc
 from cam2seg.training import predictor, seg_masks
+from cam2seg.training.work import label_auc
 
 
 def literal_entropy(p):
@@ -198,11 +200,47 @@ def test_of_several_runs_the_one_that_is_taken_is_named(shapes, runs, by_number,
     assert min(auc) > 0.9
 
 
+@pytest.mark.parametrize("select", ["entropy", "confidence"])
+def test_new_images_without_labels_are_labelled_by_all_networks_and_trained_on(
+        shapes, runs, tmp_path, select, capsys):
+    folder, out = tmp_path / "new/train_images", tmp_path / "m"
+    rles = {(f"new{n}", c): rle for (n, c), rle in
+            write_images(tmp_path / "new", 13, seed=1).items()}
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"new{path.name}")
+    turned = Image.open(shapes / "train_images/003.png").transpose(Image.Transpose.ROTATE_90)
+    turned.save(folder / "turned.png")
+    for name in ("003.png", "004.png"):  # images of the run, which have their folds
+        shutil.copy(shapes / "train_images" / name, folder / name)
+    assert call("make_masks", "--images", folder, "--method", "seg", "--seg", runs / "seg",
+                "--select", select, "--out", out) == 0
+    train = capsys.readouterr().out.rpartition("next: python ")[2].split()
+    made, ignored = (read_masks(out / name, folder, ["1", "2"]).rles
+                     for name in ("masks.csv", "ignore.csv"))
+    fold, known = read_folds(out / "folds.csv"), read_folds(runs / "seg/folds.csv")
+    names, predict = sorted(p.name for p in folder.iterdir()), predictor.load(runs / "seg")
+    assert fold["003.png"] == fold["turned.png"] == known["003.png"] and set(fold) == set(names)
+    assert set(fold.values()) == {0, 1}
+    p = {n: predict(folder / n, fold=known.get(n)).probabilities for n in names}
+    limit = [relabel.limits([p[n][c, ::4, ::4] for n in names], select) for c in range(2)]
+    dices = []
+    for n in names:
+        for c in range(2):
+            mask, unsure = relabel.mask_of(p[n][c], limit[c], select)
+            got = [masks.rle_decode(r.get((n, c), ""), (64, 64)) for r in (made, ignored)]
+            assert (got[0] == mask).all() and (got[1] == unsure).all()
+            if (n, c) in rles:
+                dices.append(metrics.dice(got[0], masks.rle_decode(rles[n, c], (64, 64))))
+    assert np.mean(dices) > 0.5
+    assert train[:1] == ["train_seg.py"]
+    assert call("train_seg", *train[1:], "--out", tmp_path / "second", "--epochs", 1) == 0
+
+
 def test_seg_without_labels_and_a_run_of_other_classes_are_refused(shapes, runs, by_number,
                                                                      tmp_path, refused):
     line = refused("make_masks", "--images", shapes / "train_images", "--method", "seg", "--seg",
-                   runs / "seg", "--out", tmp_path / "m")
-    assert "--method contrast, pixels or seg need --labels" in line
+                   runs / "seg", runs / "seg", "--out", tmp_path / "m")
+    assert line == "--seg with several runs needs --labels, which choose one of them [C-27]"
     line = refused("make_masks", "--images", shapes / "train_images", "--labels",
                    shapes / "labels.csv", "--method", "seg", "--seg", runs / "seg", "--out",
                    tmp_path / "m")

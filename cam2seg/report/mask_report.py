@@ -134,8 +134,7 @@ def advice(classes: Sequence[str], facts: Sequence[dict], by_threshold: bool = F
     for c, (name, f) in enumerate(zip(classes, facts, strict=True)):
         cell = f["cell_pixels"]
         if f["labelled"] and f["labelled_without_mask"] > f["labelled"] / 2:
-            more = "a lower --threshold or --confidence gives more of them" \
-                if by_threshold else \
+            more = "a lower --threshold or --confidence gives more of them" if by_threshold else \
                 "another --method may find more of them"
             said.append(f"class {name}: more than half of its labelled images have no mask; {more}")
         if f["area_quantiles"] and f["area_quantiles"][1] > 0.5:

@@ -1,4 +1,4 @@
-"""Masks of labelled images by the U-Nets of a run (make_masks.py --method seg).
+"""Masks of images by the U-Nets of a run (make_masks.py --method seg).
 
 Each image of the run's folds is masked by the network that has not seen it, and any other image by
 the mean over the folds. The functions get images and labels, and no mask drawn by a person.
@@ -29,15 +29,18 @@ def choose_run(scores: Sequence[Sequence]) -> int:
 
 
 def make_masks(predict: Predictor, image_dir: Path, names: Sequence[str], fold: np.ndarray,
-               y: np.ndarray, select: str, report: Callable = silent) -> tuple[dict, dict]:
+               known: np.ndarray | None, select: str,
+               report: Callable = silent) -> tuple[dict, dict]:
     """The run lengths of the masks, and of the ignored pixels, of N named images.
 
     predict: the Predictor of a run of train_seg.py. fold int (N,) says which network has not seen
     an image; -1 asks for the mean over the folds.
-    y bool (N, C): a class without its label gets no mask, and its pixels are ground for sure.
-    select: see relabel.limits. Both results are {(name, class index): run lengths}. Where a class
-    with a label gets no mask, its whole image is ignored.
+    known: the labels, bool (N, C), or None. A class without its label gets no mask, and its pixels
+    are ground for sure; where a class with its label gets no mask, its whole image is ignored. With
+    None any class may be in any image, as in ESL, and an image without a mask is one without the
+    class. select: see relabel.limits. Both results are {(name, class index): run lengths}.
     """
+    y = np.ones((len(names), len(predict.classes)), bool) if known is None else known
 
     def probabilities(i):
         return predict(image_dir / names[i], fold=None if fold[i] < 0 else int(fold[i])
@@ -54,7 +57,7 @@ def make_masks(predict: Predictor, image_dir: Path, names: Sequence[str], fold: 
         for c in np.flatnonzero(y[i]):
             if not predict.exclusive:
                 masks[c], left_out[c] = relabel.mask_of(p[c], limit[c], select)
-            left_out[c] |= not masks[c].any()
+            left_out[c] |= known is not None and not masks[c].any()
         return masks, left_out
 
     return label_only.make_masks(masks_of, names, y, report)

@@ -18,7 +18,7 @@ from ..data.errors import DataError
 from ..runs import folder, inputs, locks, processes
 from . import (auto_masks, depth_masks, devices, erased, fitted, held_out_maps, label_only,
                pixel_masks, predictor, seg_masks, video_masks)
-from .work import Work, label_auc, with_held_out_folds
+from .work import Work, folds_for_training, label_auc, with_held_out_folds
 
 
 class Made(NamedTuple):
@@ -128,27 +128,33 @@ def masks_from_auto(args: argparse.Namespace, work: Work, report: Callable,
 def masks_from_seg(args: argparse.Namespace, work: Work, report: Callable,
                    show: Callable) -> Made | None:
     """Masks by the U-Nets of a run, each of the images that it has not seen; see
-    training/seg_masks.
+    training/seg_masks. Images without labels may have any class.
     """
+    run, rows = _chosen_run(args, work, show) if work.labels else (args.seg[0], None)
+    work = with_held_out_folds(args, run, "best.pt", work)
+    predict = predictor.load(run, args.device)
+    folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
+                     work.classes, work.names, work.digests,
+                     folds_for_training(args, work, run, report))
+    if not processes.is_first():
+        return None
+    made = seg_masks.make_masks(predict, inputs.image_dir(args), work.names, work.fold,
+                                work.labels and work.labels.y.astype(bool), args.select, report)
+    return Made(work, *made, rows)
+
+
+def _chosen_run(args, work, show):
+    """The run of --seg that tells the labels best, and a row for each run: its path, and the
+    ROC-AUC of each class.    [C-27]"""
     y = work.labels.y.astype(bool)
-    scores = [label_auc(run / "oof.csv", work.names, y, work.classes)
-              for run in args.seg]
+    scores = [label_auc(run / "oof.csv", work.names, y, work.classes) for run in args.seg]
     run = args.seg[seg_masks.choose_run(scores)]
     rows = [[str(path), *auc] for path, auc in zip(args.seg, scores, strict=True)]
     show("How well the held-out U-Nets tell the labels, ROC-AUC [C-27]",
          ["run", *work.classes], rows)
     if len(args.seg) > 1:
         print(f"the masks come from {run}")
-    work = with_held_out_folds(args, run, "best.pt", work)
-    y, predict = work.labels.y.astype(bool), predictor.load(run, args.device)
-    folder.start_run(args, [inputs.label_path(args), *folder.fold_files(run, "best.pt").values()],
-                     work.classes, work.names, work.digests,
-                     work.fold if (work.fold >= 0).all() else None)
-    if not processes.is_first():
-        return None
-    made = seg_masks.make_masks(predict, inputs.image_dir(args), work.names, work.fold, y,
-                                args.select, report)
-    return Made(work, *made, rows)
+    return run, rows
 
 
 def masks_from_depth(args: argparse.Namespace, work: Work, report: Callable,

@@ -32,6 +32,7 @@ class Work(NamedTuple):
     classes: list  # C class names
     maps: np.ndarray | None = None  # (N, C, h, w), each divided by its maximum
     gate: np.ndarray | None = None  # (N, C); a class is accepted where it reaches the confidence
+    thumbnails: dict = {}  # {name: uint8 (S, S)}, by which copies are found; of --method seg alone
 
 
 def own_method(args: argparse.Namespace) -> str:
@@ -78,9 +79,11 @@ def load_images(args: argparse.Namespace, report: Callable) -> Work:
     else:
         names = image_folder.list_images(inputs.image_dir(args))
         seen = inputs.scan(inputs.image_dir(args), names, report)
-    by_labels = args.method in ("contrast", "pixels", "seg")
+    by_labels = args.method in ("contrast", "pixels")
     if (args.gate == "labels" or args.search or by_labels) and found is None:
-        raise DataError("--gate labels, --search and --method contrast, pixels or seg need --labels")
+        raise DataError("--gate labels, --search and --method contrast or pixels need --labels")
+    if args.method == "seg" and found is None and len(args.seg) > 1:
+        raise DataError("--seg with several runs needs --labels, which choose one of them [C-27]")
     if args.method == "auto" and found is None and not args.fitted:
         raise DataError("--method auto needs --labels, or --fitted with a run that had them")
     if args.fitted and args.method not in ("contrast", "pixels", "auto"):
@@ -89,14 +92,14 @@ def load_images(args: argparse.Namespace, report: Callable) -> Work:
         raise DataError("--depth is for --method depth")
     if args.search and args.method not in FROM_MAPS:
         raise DataError(f"--method {args.method} has no parameters that --search could choose")
-    if args.reuse_maps and (by_labels or args.method == "video"):
+    if args.reuse_maps and (by_labels or args.method in ("seg", "video")):
         raise DataError(f"--method {args.method} makes no maps that --reuse-maps could take")
     if args.method in ("contrast", "pixels"):
         fold = _contrast_folds(args, found, seen.thumbnails, report)
         return Work(names, found, seen.sizes, seen.digests, fold, found.classes)
     work = Work(names, found, seen.sizes, seen.digests, np.full(len(names), -1), classes)
     if args.method in ("seg", "video"):  # each finds its folds itself
-        return work
+        return work._replace(thumbnails=seen.thumbnails)
     work = with_held_out_folds(args, args.cls, f"{args.checkpoint}.pt", work)
     if args.search:
         _check_search(args.search, work, path)
@@ -179,6 +182,27 @@ def with_held_out_folds(args: argparse.Namespace, run: Path, checkpoint: str, wo
               "trained: they get no mask")
     return work._replace(names=[n for n, k in zip(work.names, keep, strict=True) if k],
                          fold=work.fold[keep], labels=work.labels and work.labels.keep(keep))
+
+
+def folds_for_training(args: argparse.Namespace, work: Work, run: Path,
+                       report: Callable) -> np.ndarray:
+    """Fold int (N,) of each image for a training on its masks: that of the run, and for an image
+    outside the run's folds a new one.
+
+    A copy of an image of the run shares its fold (DEV-42). The other images are shared out to as
+    many folds as the run has.
+    """
+    fold, new = work.fold.copy(), work.fold < 0
+    if not new.any():
+        return fold
+    groups = inputs.find_groups(args, work.names, work.thumbnails, report)
+    for i in np.flatnonzero(~new):
+        fold[new & (groups == groups[i])] = fold[i]
+    new = fold < 0
+    y = np.zeros((len(fold), 1)) if work.labels is None else work.labels.y
+    count = len(set(folds.read_folds(run / "folds.csv").values()))
+    fold[new] = folds.make_folds(y[new], count, groups=groups[new])
+    return fold
 
 
 def read_others(args: argparse.Namespace, work: Work) -> dict[str, dict]:
