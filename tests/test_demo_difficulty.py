@@ -1,12 +1,15 @@
 """How hard the generated pictures are: for one filter, for a look at the ground, for contrast."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 
+from cam2seg import metrics
 from cam2seg.demo import strips, toys
 from cam2seg.masks import rle_encode
+from cam2seg.methods import contrast
 
 FINE, COARSE, SPREAD = (0, 1, 2, 4), (6, 12, 25, 50), (2, 4, 8)
 
@@ -76,6 +79,21 @@ def test_no_single_filter_finds_a_kind_of_defect_on_strips(monkeypatch, kind):
     table = dice_of_each_filter(pictures, kind)
     assert len(table) == 38
     assert max(table.values()) < 0.6
+
+
+def test_no_filter_of_contrast_finds_a_class_of_the_strips_of_make_demo():
+    """The masks are Otsu's of the evidence of one filter, the same for all images of a class."""
+    scores = {}
+    for image, masks in drawn(strips.strip, 40, (128, 256)):
+        x = contrast.logarithm(image)
+        for filter, sign in itertools.product(contrast.FILTERS, (1, -1)):
+            v = contrast.evidence(x, filter, sign)
+            found = v > contrast.otsu(v)
+            for c in np.flatnonzero(masks.any(axis=(1, 2))):
+                scores.setdefault((c, filter, sign), []).append(metrics.dice(masks[c], found))
+    means = {key: np.mean(values) for key, values in scores.items()}
+    best = [max(m for (c, *_), m in means.items() if c == k) for k in range(4)]
+    assert max(best) < 0.6 and min(best) > 0.2, best
 
 
 def test_a_filter_finds_a_plain_blob():

@@ -44,8 +44,10 @@ def literal_descriptors(x):
 
 def test_descriptors_equal_the_loops():
     x = np.random.default_rng(0).normal(-1, 0.4, (17, 24))
-    found = pixels.describe(torch.tensor(x, dtype=torch.float32))
+    found, exact = (pixels.describe(torch.tensor(x, dtype=of)) for of in (torch.float32,
+                                                                         torch.float64))
     assert found.shape == (38, 9, 12) and found.dtype == torch.float32
+    np.testing.assert_allclose(exact.numpy(), literal_descriptors(x), atol=1e-9)
     np.testing.assert_allclose(found.numpy(), literal_descriptors(x), atol=2e-4)
 
 

@@ -53,9 +53,9 @@ def product_skewness(r: Tensor, A: np.ndarray) -> np.ndarray:
     product is constant. It is large where a small part of what the map covers stands out, and near
     that of the map itself where all of it does.
     """
-    A = torch.as_tensor(np.asarray(A, np.float32))[:, ::2, ::2].flatten(1)  # (C, pixels)
+    A = torch.as_tensor(np.asarray(A)).to(r.dtype)[:, ::2, ::2].flatten(1)  # (C, pixels)
     above = r - r.median(dim=1, keepdim=True).values
-    out = np.zeros((len(A), len(r), 2), np.float32)
+    out = np.zeros((len(A), len(r), 2), r.numpy().dtype)
     for k, sign in enumerate((1, -1)):
         v = (sign * above).clamp(min=0)
         for c in range(len(A)):

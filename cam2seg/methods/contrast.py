@@ -8,7 +8,7 @@ is what lies above a threshold, which joins Otsu's threshold of the image with t
 images of its class. Where an image has several labels, a model of the texture around each pixel
 says which class a region belongs to; see methods/texture.py.
 
-Notation: I an image, uint8 (H, W); x its logarithm, float32 (H, W); G_s * x a Gaussian blur with a
+Notation: I an image, uint8 (H, W); x its logarithm, float32 (H, W), or float64 for results in it; G_s * x a Gaussian blur with a
 standard deviation of s pixels; r the response of a filter, v the evidence for a class, t its
 threshold. N images, C classes, F filters. `labels` is bool (N, C), and a row without a label is a
 clean image. All lengths are in pixels.
@@ -50,9 +50,10 @@ def logarithm(I: np.ndarray) -> Tensor:
 
 
 @lru_cache(maxsize=32)  # an image needs up to 20, and those of a long side are large
-def _gaussian(n, s):
+def _gaussian(n, s, dtype):
     """The matrix K (n, n) that blurs a line of n pixels. Each row sums to 1."""
-    g = torch.exp(-(torch.arange(1.0 - n, n) ** 2) / (2 * s * s))  # by i - k, (2 n - 1,)
+    apart = torch.arange(1 - n, n, dtype=dtype)  # i - k, (2 n - 1,)
+    g = torch.exp(-(apart**2) / (2 * s * s))
     K = g.unfold(0, n, 1).flip(0)
     return K / K.sum(dim=1, keepdim=True)
 
@@ -77,7 +78,7 @@ def blur(x: Tensor, s: float, step: int = 1) -> Tensor:
     if s == np.inf:
         return x.mean(dim=(-2, -1), keepdim=True).expand_as(kept)
     H, W = x.shape[-2:]
-    return _gaussian(H, s)[::step] @ x @ _gaussian(W, s)[::step].T
+    return _gaussian(H, s, x.dtype)[::step] @ x @ _gaussian(W, s, x.dtype)[::step].T
 
 
 def respond(x: Tensor, kind: str, s: float, l: float, w: Tensor | None = None) -> Tensor:
