@@ -77,7 +77,7 @@ crash: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) tests/crash.py
 
 bench: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(PY) benchmarks/speed.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/speed.py $(if $(NEU),--data $(NEU))
 
 growth: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py

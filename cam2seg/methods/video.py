@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 CELL = 2  # pixels along a side of a cell, DEV-50
 FEATURES = 32  # D
-TEMPERATURE = 0.07  # tau of [V-2], DEV-52
+TEMPERATURE = 0.07  # tau of [V-2], DEV-53
 TRAIN_RADIUS = 6  # R of [V-2] in training, in cells, [VM]
 TOP = 5  # K of [V-3], DEV-53
 HUBER = 1 / 20  # [V-4]: where the loss goes over from a square to a line, [VM]

@@ -105,7 +105,7 @@ def mask_new_images(args: argparse.Namespace, recipe: Recipe, plan: Plan,
         labels.write_masks(args.out / "new_masks.csv", new.names, pre["classes"], rles)
         warn(args.out / "new_masks.csv", rles, sizes, new.names, pre["classes"])
     plan.report("note", text=f"{args.out}/new_masks.csv: {len(new)} images, mean of {len(nets)} "
-                             "networks")
+                             "networks" + ", without --gate" * bool(args.gate))
 
 
 def finished(args: argparse.Namespace, work: Any) -> tuple[list[str], dict]:
