@@ -39,6 +39,7 @@ CONTRAST, TEXTURE, LABEL_ONLY = (
     "cam2seg/methods/contrast.py", "cam2seg/methods/texture.py", "cam2seg/training/label_only.py")
 INFERENCE = "cam2seg/training/inference.py"
 AUTO, CHOICE = "cam2seg/methods/auto.py", "cam2seg/methods/label_choice.py"
+PIXELS, PIXEL_MASKS = "cam2seg/methods/pixels.py", "cam2seg/training/pixel_masks.py"
 ERASING, ERASED, AUTO_MASKS = ("cam2seg/methods/erasing.py", "cam2seg/training/erased.py",
                                "cam2seg/training/auto_masks.py")
 WAYS, WORK, SEG_WORK, NET_MASKS, PROBS = (
@@ -554,6 +555,21 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("product before network", AUTO, "for m, told in tells.items() if",
      "for m, told in sorted(tells.items(), key=lambda t: t[0] == 'network') if"),
     ("Otsu for a product", AUTO, "PEAK * u.max() if choice == \"product\" else otsu(u)", "otsu(u)"),
+    ("pixels: random first weights in the last layer", PIXELS, "weights[-1].zero_()", "pass"),
+    ("pixels: descriptors not cut", PIXELS, ".clamp(-FARTHEST, FARTHEST)", ""),
+    ("pixels: the loss of one part", PIXELS, "for part in PARTS]", "for part in PARTS[:1]]"),
+    ("pixels: the mean of all pixels", PIXELS, "max(1, int(part * z.shape[1]))", "z.shape[1]"),
+    ("pixels: medians not subtracted", PIXELS,
+     "d - d.flatten(1).median(dim=1).values[:, None, None]", "d"),
+    ("pixels: slopes along one axis", PIXELS, "gy[1:-1] = (z[2:] - z[:-2]) / 2", "pass"),
+    ("pixels: evidence below the median", PIXELS, "[:, None, None]).clamp(min=0)",
+     "[:, None, None]).abs()"),
+    ("pixels: trained on its own fold", PIXEL_MASKS, "d[fold != k], y[fold != k]", "d, y"),
+    ("pixels: scored by another fold's network", PIXEL_MASKS, "pixels.score(networks[k],",
+     "pixels.score(networks[min(networks)],"),
+    ("pixels: networks without clean images", PIXEL_MASKS, ".sum() >= contrast.ENOUGH and",
+     ".sum() >= 0 and"),
+    ("pixels: the method that tells less", PIXEL_MASKS, "told[c] >= own", "told[c] < own"),
     ("doubt above the threshold of auto", AUTO, "(u > DOUBT * t) & (u <= t)", "u > DOUBT * t"),
     ("erased: the mask alone, not its edge", ERASING,
      "near = F.max_pool2d(m, 2 * r + 1, 1, r)[0, 0] > 0", "near = m[0, 0] > 0"),
@@ -882,6 +898,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                **dict.fromkeys((PAGE, PANELS, RUN_CHARTS, RUN_FILES, STYLE, RUN_TABLES),
                                ["tests/test_report_page.py"]),
                **dict.fromkeys((AUTO, AUTO_MASKS), ["tests/test_auto.py"]),
+               **dict.fromkeys((PIXELS, PIXEL_MASKS), ["tests/test_pixels.py"]),
                **dict.fromkeys((ERASING, ERASED), ["tests/test_erasing.py"]),
                CHOICE: ["tests/test_label_choice.py"]}
 

@@ -156,20 +156,27 @@ def test_a_network_never_sees_an_image_of_its_fold(monkeypatch):
     where = {float(d.abs().sum()): i for i, d in enumerate(map(pixels.describe, x))}
     monkeypatch.setattr(pixel_masks, "SAMPLES", 5)
     all_d = [pixels.describe(v).flatten(1).T.half().numpy() for v in x]
-    seen = {}
+    seen, scored = {}, {}
+
+    def rows_of(d):
+        return [next(i for i, a in enumerate(all_d) if (a == one[0]).all(axis=1).any())
+                for one in d]
 
     def fit(d, labels, seed):
-        rows = [next(i for i, a in enumerate(all_d) if (a == one[0]).all(axis=1).any())
-                for one in d]
-        assert (labels == y[rows]).all()
-        seen[seed] = set(rows)
-        return random_network(np.random.default_rng(seed), (38, 3, 3, 2))
+        seen[seed] = set(rows_of(d))
+        assert (labels == y[rows_of(d)]).all()
+        return seed
+
+    def score(network, d):
+        scored[network] = set(rows_of(d.half().numpy()))
+        return torch.zeros(*d.shape[:-1], 2)
 
     monkeypatch.setattr(pixels, "fit", fit)
-    monkeypatch.setattr(pixels, "score", lambda network, d: torch.zeros(*d.shape[:-1], 2))
+    monkeypatch.setattr(pixels, "score", score)
     pixel_masks.fit(x.__getitem__, y, fold)
     assert len(where) == 36
     assert seen == {k: set(np.flatnonzero(fold != k).tolist()) for k in range(3)}
+    assert scored == {k: set(np.flatnonzero(fold == k).tolist()) for k in range(3)}
 
 
 def test_all_images_together_give_a_bounded_number_of_pixels(monkeypatch):
