@@ -52,13 +52,15 @@ def in_turn(works, rounds, clock=time.process_time):
     """Median seconds {name: s} of callables {name: f}, which run in turn.
 
     A callable that returns Seconds has measured its own. With more than one round a further one
-    comes before them, which warms up.
+    comes before them, which warms up. Each round begins with another callable, because the one
+    that follows a peer's long work finds the caches cold.
     """
-    seconds = {name: [] for name in works}
+    seconds, names = {name: [] for name in works}, list(works)
     for n in range(rounds + (rounds > 1)):
-        for name, work in works.items():
+        first = n % len(names)
+        for name in names[first:] + names[:first]:
             start = clock()
-            own = work()
+            own = works[name]()
             if n or rounds == 1:
                 seconds[name].append(own if isinstance(own, Seconds) else clock() - start)
     return {name: median(values) for name, values in seconds.items()}
@@ -148,7 +150,7 @@ def get_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    p.add_argument("--rounds", type=int, default=3, help="default: 3")
+    p.add_argument("--rounds", type=int, default=7, help="default: 7")
     p.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
     p.add_argument("--data", type=Path, help="folder of images and masks for the part `runs` "
                    "(default: drawn strips)")

@@ -35,12 +35,12 @@ def test_every_row_is_the_ratio_of_its_seconds():
                                     row["limit"])
 
 
-def test_work_in_turn_warms_up_once():
+def test_work_in_turn_warms_up_once_and_each_round_begins_with_another():
     done = []
     clock = iter(range(100))
     got = speed.in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 2,
                         lambda: next(clock))
-    assert done == ["a", "b"] * 3
+    assert done == ["a", "b", "b", "a", "a", "b"]
     assert set(got) == {"a", "b"} and all(v > 0 for v in got.values())
 
 
