@@ -45,7 +45,7 @@ ERASING, ERASED, AUTO_MASKS = ("cam2seg/methods/erasing.py", "cam2seg/training/e
 WAYS, WORK, SEG_WORK, NET_MASKS, PROBS = (
     f"cam2seg/training/{name}.py" for name in ("ways", "work", "segmentation_work",
                                                "network_masks", "probabilities"))
-SEG_MASKS = "cam2seg/training/seg_masks.py"
+SEG_MASKS, CLASS_SETS = "cam2seg/training/seg_masks.py", "cam2seg/methods/class_sets.py"
 COPIES, RELABEL, REFLECTION = (
     "cam2seg/data/copies.py", "cam2seg/methods/relabel.py", "cam2seg/methods/reflection.py")
 DEPTH, DEPTH_FILES, DEPTH_MASKS, INITIAL, ROOMS = (
@@ -329,8 +329,8 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
      'if masks.name == "":'),
     ("submission: rows sorted", SAMPLES, "for _, image, name in order)",
      "for _, image, name in sorted(order, key=lambda row: row[1:]))"),
-    ("class sets: lift of counts", METRICS, "n * N / (count[A]", "n / (count[A]"),
-    ("class sets: confidence of the other side", METRICS, "n / count[A], n", "n / count[B], n"),
+    ("class sets: lift of counts", CLASS_SETS, "n * N / (count[A]", "n / (count[A]"),
+    ("class sets: confidence of the other side", CLASS_SETS, "n / count[A], n", "n / count[B], n"),
     ("clouds: masks under the wedge", CLOUDS, "masks & ~hidden", "masks"),
     ("video: b of Lab from X", VIDEO, "2 * (Y - Z)", "2 * (X - Z)"),
     ("video: the values of sRGB taken as light", VIDEO, "((u + 0.055) / 1.055) ** 2.4)",
@@ -849,6 +849,7 @@ OTHER_TESTS = {MODELS: ["tests/test_models.py", "tests/test_lite0.py", "tests/te
                LOSSES: ["tests/test_losses.py", "tests/test_multiclass.py"],
                MASKS: ["tests/test_masks.py", "tests/test_multiclass.py"],
                METRICS: ["tests/test_metrics.py", "tests/test_multiclass.py"],
+               CLASS_SETS: ["tests/test_metrics.py"],
                SEGMENTERS: ["tests/test_segnet.py", "tests/test_multiclass.py"],
                LABELS: ["tests/test_classes.py", "tests/test_data.py", "tests/test_clouds.py",
                         "tests/test_mask_forms.py"],

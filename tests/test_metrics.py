@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam2seg import masks, metrics
+from cam2seg.methods import class_sets
 
 
 def drawn(*rows):
@@ -580,8 +581,8 @@ def test_rules_equal_the_loops():
             n = sum(all(row[c] for c in s) for row in y.tolist())
             if n:
                 expected[s] = n
-    assert metrics.class_sets(y, 3) == expected
-    rules = metrics.class_rules(y, 3)
+    assert class_sets.class_sets(y, 3) == expected
+    rules = class_sets.class_rules(y, 3)
     made = {}
     for A in expected:
         for B in expected:
@@ -599,5 +600,5 @@ def test_rules_equal_the_loops():
 
 def test_independent_classes_have_a_lift_of_one():
     y = np.array(list(itertools.product((0, 1), repeat=3)))
-    assert all(row[-1] == 1 for row in metrics.class_rules(y, 3))
-    assert metrics.class_sets(np.zeros((3, 2)), 2) == {} and metrics.class_rules(y, 1) == []
+    assert all(row[-1] == 1 for row in class_sets.class_rules(y, 3))
+    assert class_sets.class_sets(np.zeros((3, 2)), 2) == {} and class_sets.class_rules(y, 1) == []

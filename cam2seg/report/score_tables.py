@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .. import metrics
+from ..methods import class_sets
 from .tables import print_table
 
 EMPTY, WHOLE = "nothing predicted", "whole image"  # the rows of the baselines
@@ -31,7 +32,7 @@ def print_class_sets(y: np.ndarray, largest: int, result: Mapping[str, Any]) -> 
     print_table(f"Classes that occur together in {len(y)} labelled images",
                 ["classes", "images", "support"],
                 [(" + ".join(result["classes"][c] for c in s), n, n / len(y))
-                 for s, n in metrics.class_sets(y, largest).items()])
+                 for s, n in class_sets.class_sets(y, largest).items()])
     if result["class_sets"]:
         print_table("Where these classes are, others are too; independent classes have a lift of 1",
                     ["if", "then", "images", "support", "confidence", "lift"],

@@ -62,9 +62,7 @@ class Classifiers(NamedTuple):
 
 
 def networks_of(classifiers: Classifiers, fold: int) -> list:
-    """The networks for images of a fold: the one that has not seen them. Images outside the folds,
-    of fold -1, get all networks, whose outputs the caller averages (DEV-19).
-    """
+    """A list of the network that has not seen a fold's images; of all for fold -1 (DEV-19)."""
     nets = classifiers.nets
     return list(nets.values()) if fold == -1 else [nets[fold]]
 
@@ -133,8 +131,7 @@ def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers
     clock = Progress(int((~done).sum()), "maps", report)
     for k in sorted(set(images.fold.tolist())):
         members = networks_of(classifiers, k)
-        rows_of_fold = np.flatnonzero(images.fold == k)
-        for rows, batch in pending_batches(pixels, rows_of_fold, args, done):
+        for rows, batch in pending_batches(pixels, np.flatnonzero(images.fold == k), args, done):
             found = _named(options, members, batch, classifiers, (images, rows)) if rows else None
             for part, made in processes.all_gather((rows, found)):
                 if store and part:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import masks, metrics
+from ..methods import class_sets
 from ..runs.progress import Progress
 
 
@@ -123,4 +124,4 @@ def class_rules(y: np.ndarray, classes: Sequence[str], largest: int) -> list[dic
 
     return [{"if": names(A), "then": names(B), "images": n, "support": support,
              "confidence": confidence, "lift": lift} for A, B, n, support, confidence, lift
-            in metrics.class_rules(y, largest)]
+            in class_sets.class_rules(y, largest)]

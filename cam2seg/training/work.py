@@ -186,11 +186,8 @@ def with_held_out_folds(args: argparse.Namespace, run: Path, checkpoint: str, wo
 
 def folds_for_training(args: argparse.Namespace, work: Work, run: Path,
                        report: Callable) -> np.ndarray:
-    """Fold int (N,) of each image for a training on its masks: that of the run, and for an image
-    outside the run's folds a new one.
-
-    A copy of an image of the run shares its fold (DEV-42). The other images are shared out to as
-    many folds as the run has.
+    """Fold int (N,) of each image for a training on its masks: that of the run, or a new one for an
+    image outside the run's folds. A copy of an image of the run shares its fold (DEV-42).
     """
     fold, new = work.fold.copy(), work.fold < 0
     if not new.any():
