@@ -415,7 +415,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("seg: an unlabelled image has no class", SEG_MASKS, "np.ones((len(names), len(predict.cl",
      "np.zeros((len(names), len(predict.cl"),
     ("seg: a copy of an image of the run in another fold", WORK,
-     "fold[new & (groups == groups[i])] = fold[i]", "pass"),
+     "[known.get(g, -1) for g in groups[new].tolist()]", "-1"),
     ("entropy in nats", RELABEL, "-q * np.log2(", "-q * np.log("),
     ("shares of classes that the image has not", RELABEL,
      "np.where(y[:, None, None], p, 0)", "p"),

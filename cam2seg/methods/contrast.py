@@ -8,10 +8,10 @@ is what lies above a threshold, which joins Otsu's threshold of the image with t
 images of its class. Where an image has several labels, a model of the texture around each pixel
 says which class a region belongs to; see methods/texture.py.
 
-Notation: I an image, uint8 (H, W); x its logarithm, float32 (H, W), or float64 for results in it; G_s * x a Gaussian blur with a
-standard deviation of s pixels; r the response of a filter, v the evidence for a class, t its
-threshold. N images, C classes, F filters. `labels` is bool (N, C), and a row without a label is a
-clean image. All lengths are in pixels.
+Notation: I an image, uint8 (H, W); x its logarithm, float32 (H, W), or float64 for results in it;
+G_s * x a Gaussian blur with a standard deviation of s pixels; r the response of a filter, v the
+evidence for a class, t its threshold. N images, C classes, F filters. `labels` is bool (N, C), and
+a row without a label is a clean image. All lengths are in pixels.
 """
 
 from functools import lru_cache

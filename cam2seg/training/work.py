@@ -193,8 +193,8 @@ def folds_for_training(args: argparse.Namespace, work: Work, run: Path,
     if not new.any():
         return fold
     groups = inputs.find_groups(args, work.names, work.thumbnails, report)
-    for i in np.flatnonzero(~new):
-        fold[new & (groups == groups[i])] = fold[i]
+    known = dict(zip(groups[~new].tolist(), fold[~new].tolist(), strict=True))
+    fold[new] = [known.get(g, -1) for g in groups[new].tolist()]
     new = fold < 0
     y = np.zeros((len(fold), 1)) if work.labels is None else work.labels.y
     count = len(set(folds.read_folds(run / "folds.csv").values()))
