@@ -31,7 +31,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cam2seg import metrics
 from cam2seg.data.errors import DataError
 from cam2seg.report import html_report, mask_sheets, score_tables
 from cam2seg.report.panels import Content
@@ -140,16 +139,12 @@ def scored(args, work, searched, report):
     sets = {EMPTY: {}, WHOLE: mask_scores.whole_images(truth.rles, work.sizes), **sets}
     counts = {title: mask_scores.count_pixels(title, work, rles, report)
               for title, rles in sets.items()}
-    return counts, {
+    return {title: n[:, :, 1:] for title, n in counts.items()}, {
         "classes": truth.classes, "images": len(truth.names), "over": args.over,
         "missing": args.missing, "size": args.output_size, **searched,
         "class_sets": mask_scores.class_rules(work.y, truth.classes, args.class_sets),
         "left_out": work.left_out,
-        "masks": {title: {"scores": metrics.mask_scores(*n),
-                          "folds": mask_scores.by_fold(n, work.fold),
-                          "iou_with_background": mask_scores.with_background(
-                              truth.names, work, sets[title], n)}
-                  for title, n in counts.items()}}
+        "masks": {title: mask_scores.of_counts(n, work.fold) for title, n in counts.items()}}
 
 
 def write_report(args, shown, paths, report):

@@ -59,25 +59,31 @@ def mask_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
         for c in range(classes):
             t, p = (rles.get((name, c), "") for rles in (truth, pred))
             if t or p:
-                t, p = checked_runs(t, sizes[name]), checked_runs(p, sizes[name])
-                out[:, i, c] = overlap(t, p), t[:, 1].sum(), p[:, 1].sum()
+                out[:, i, c] = _counts(checked_runs(t, sizes[name]), checked_runs(p, sizes[name]))
     return out
 
 
-def background_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
-                      pred: Mapping[tuple[str, int], str], sizes: Mapping[str, tuple[int, int]],
-                      classes: int) -> np.ndarray:
-    """The counts of mask_counts for the background of each image, int64 (3, N).
+def _counts(t, p):
+    """The counts inter, truth and pred of one pair, from the runs (n, 2) of its two masks."""
+    return overlap(t, p), t[:, 1].sum(), p[:, 1].sum()
 
-    The background are the pixels that are in no mask of the image. Parameters are as in
+
+def counts_with_background(names: Sequence[str], truth: Mapping[tuple[str, int], str],
+                           pred: Mapping[tuple[str, int], str],
+                           sizes: Mapping[str, tuple[int, int]], classes: int) -> np.ndarray:
+    """The counts of mask_counts and, as number 0 before the classes, those of the background, as
+    int64 (3, N, 1 + C).
+
+    The background are the pixels that are in no mask of the image. Parameters and errors are as in
     mask_counts.
     """
-    out = np.zeros((3, len(names)), np.int64)
+    out = np.zeros((3, len(names), 1 + classes), np.int64)
     for i, name in enumerate(names):
-        t, p = (np.concatenate([checked_runs(rles.get((name, c), ""), sizes[name])
-                                for c in range(classes)]) for rles in (truth, pred))
-        covered = [union(runs)[:, 1].sum() for runs in (np.concatenate([t, p]), t, p)]
-        out[:, i] = sizes[name][0] * sizes[name][1] - np.array(covered)
+        t, p = ([checked_runs(rles.get((name, c), ""), sizes[name]) for c in range(classes)]
+                for rles in (truth, pred))
+        covered = [union(np.concatenate(runs))[:, 1].sum() for runs in (t + p, t, p)]
+        out[:, i, 0] = sizes[name][0] * sizes[name][1] - np.array(covered)
+        out[:, i, 1:] = np.transpose([_counts(*pair) for pair in zip(t, p, strict=True)])
     return out
 
 
@@ -138,19 +144,17 @@ def class_iou(n: np.ndarray) -> list[float | None]:
     return [float(i / u) if u else None for i, u in zip(n.diagonal(), union, strict=True)]
 
 
-def iou_with_background(counts: np.ndarray,
-                        background: np.ndarray) -> tuple[list[float | None], float | None]:
+def iou_with_background(counts: np.ndarray) -> tuple[list[float | None], float | None]:
     """IoU of background and classes over all pixels of all images, [1 + C], and their mean, which
     is the mIoU of a data set.    [C-42]
 
     I_k / (T_k + P_k - I_k), each summed over the images; k = 0 is the background
 
-    counts: (3, N, C) of mask_counts; background: (3, N) of background_counts. A class that is
-    neither in the truth nor in the prediction has None, and the mean leaves it out. Where masks
-    overlap, a pixel counts for each of its classes, while [C-36] gives it to one.
+    counts: (3, N, 1 + C) of counts_with_background. A class that is neither in the truth nor in
+    the prediction has None, and the mean leaves it out. Where masks overlap, a pixel counts for
+    each of its classes, while [C-36] gives it to one.
     """
-    sums = np.concatenate([background[:, :, None], counts], axis=2).sum(axis=1)
-    values = [float(I / (T + P - I)) if T + P else None for I, T, P in sums.T]
+    values = [float(I / (T + P - I)) if T + P else None for I, T, P in counts.sum(axis=1).T]
     return values, _mean(np.array([v for v in values if v is not None]))
 
 

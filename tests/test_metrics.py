@@ -265,18 +265,17 @@ def test_iou_with_background_equals_loops_over_pixels():
     rles = [{(n, c): masks.rle_encode(m[n][c]) for n in sizes for c in range(C)}
             for m in (true, pred)]
     names = list(sizes)
-    values, mean = metrics.iou_with_background(
-        metrics.mask_counts(names, *rles, sizes, C),
-        metrics.background_counts(names, *rles, sizes, C))
+    counts = metrics.counts_with_background(names, *rles, sizes, C)
+    assert counts[:, :, 1:].tolist() == metrics.mask_counts(names, *rles, sizes, C).tolist()
+    values, mean = metrics.iou_with_background(counts)
     assert values == pytest.approx([*wanted, None]) and mean == pytest.approx(sum(wanted) / C)
 
 
 def test_iou_with_background_where_all_is_covered_and_nothing_is_right():
     rles, sizes = ({("a", 0): "1 4"}, {("a", 1): "1 4"}), {"a": (2, 2)}
-    counts = metrics.mask_counts(["a"], *rles, sizes, 2)
-    background = metrics.background_counts(["a"], *rles, sizes, 2)
-    assert background.tolist() == [[0], [0], [0]]
-    assert metrics.iou_with_background(counts, background) == ([None, 0, 0], 0)
+    counts = metrics.counts_with_background(["a"], *rles, sizes, 2)
+    assert counts[:, 0].tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 4]]
+    assert metrics.iou_with_background(counts) == ([None, 0, 0], 0)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 10])

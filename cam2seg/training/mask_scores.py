@@ -70,7 +70,7 @@ def whole_images(rles: Mapping[tuple[str, int], str],
 
 def count_pixels(title: str, work: Any, rles: Mapping[tuple[str, int], str],
                  report: Callable) -> np.ndarray:
-    """Counts int (3, N, C) of metrics.mask_counts, a hundred images at a time.
+    """Counts int (3, N, 1 + C) of metrics.counts_with_background, a hundred images at a time.
 
     work: the Work of evaluate.py.
     """
@@ -78,20 +78,22 @@ def count_pixels(title: str, work: Any, rles: Mapping[tuple[str, int], str],
     clock = Progress(len(truth.names), f"scoring {title}", report)
     for start in range(0, len(truth.names), 100):
         names = truth.names[start:start + 100]
-        parts.append(metrics.mask_counts(names, truth.rles, rles, work.sizes, len(truth.classes)))
+        parts.append(metrics.counts_with_background(names, truth.rles, rles, work.sizes,
+                                                    len(truth.classes)))
         clock.add(len(names))
     return np.concatenate(parts, axis=1)
 
 
-def with_background(names: Sequence[str], work: Any, rles: Mapping[tuple[str, int], str],
-                    counts: np.ndarray) -> dict:
-    """The IoU of background and classes of one mask file and their mean, for metrics.json.
+def of_counts(counts: np.ndarray, fold: np.ndarray) -> dict:
+    """What metrics.json of evaluate.py says of one mask file.
 
-    work: the Work of evaluate.py; counts: those of count_pixels.
+    counts: int (3, N, 1 + C) of count_pixels; fold: int (N,) as in by_fold.
     """
-    found = metrics.background_counts(names, work.truth.rles, rles, work.sizes, counts.shape[2])
-    values, mean = metrics.iou_with_background(counts, found)
-    return {"background": values[0], "classes": values[1:], "mean": mean}
+    values, mean = metrics.iou_with_background(counts)
+    classes = counts[:, :, 1:]
+    return {"scores": metrics.mask_scores(*classes), "folds": by_fold(classes, fold),
+            "iou_with_background": {"background": values[0], "classes": values[1:],
+                                    "mean": mean}}
 
 
 def by_fold(counts: np.ndarray, fold: np.ndarray) -> dict[str, dict]:
