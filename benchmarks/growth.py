@@ -91,7 +91,13 @@ def measure(folder, count, size):
     maps = ("--data", data, "--cls", runs / "cls", "--out", runs / "masks", "--gate", "labels",
             "--no-aug-smooth", *machine)
     folds = ("--folds", runs / "cls/folds.csv")
-    return {
+
+    def by(method, *flags):
+        return {f"make_masks --method {method}": script(
+            make_masks, "--data", data, "--out", runs / method, "--method", method, *flags,
+            *machine)}
+
+    found = {
         "checking the images": stage(lambda: inputs.scan(data / "train_images", names) and 0),
         "train_cls, 1 epoch of 1 fold": script(train_cls, "--data", data, "--out", runs / "cls",
                                                "--folds", 2, *small),
@@ -103,6 +109,8 @@ def measure(folder, count, size):
                                                *small),
         "evaluate": script(evaluate, "--data", data, "--out", runs / "eval", "--missing", "skip",
                            f"masks={runs}/masks/masks.csv")}
+    return {**found, **by("contrast"), **by("pixels"), **by("auto", "--cls", runs / "cls",
+            "--no-aug-smooth"), **by("seg", "--seg", runs / "seg")}
 
 
 def markdown(found):

@@ -17,6 +17,7 @@ BATCH, SIZE, CLASSES, LAYER = 4, (256, 512), 4, "features.8"
 LIMITS = {"pytorch-grad-cam": 1 / 20, "captum": 1, "torch-cam": 1}
 FORWARD = "bare forward of make_masks.py: channels_last, BatchNorm folded, freed memory kept"
 WHAT = f"maps of {CLASSES} classes, b0, batch {BATCH}, {SIZE[0]} x {SIZE[1]}, Grad-CAM++"
+SIX = "the same, six views"
 
 
 def forward(model, x, times=1):
@@ -25,6 +26,14 @@ def forward(model, x, times=1):
             for _ in range(times):
                 model(x)
     return run
+
+
+def with_amp(run):
+    """The work as make_masks.py --amp does it."""
+    def cast():
+        with torch.autocast("cpu", torch.bfloat16):
+            run()
+    return cast
 
 
 def classifier():
@@ -93,25 +102,40 @@ def rows(args):
              "plain": maps(model, last, 1), "plain six": maps(model, last, 6),
              "forward": forward(model, last),
              "eager, memory kept": forward(classifier(), image_batch())}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        works |= {f"{name}, amp": with_amp(works[name]) for name in ("ours", "six", "fast")}
     others = [eager] + [make for make, module in PEERS.items() if package(module)]
     with ExitStack() as stack:
         for make in others:
             works |= stack.enter_context(process_of_their_own(make, args.threads))
         s = in_turn(works, args.rounds)
     s.update({name: CLASSES * s[name] for name in (*LIMITS, "aug_smooth") if name in s})
-    out = [row(WHAT, f"{name}, one call a class", s["ours"], s[name], limit)
+    out = rows_of_maps(s, "", "")
+    if "ours, amp" in s:
+        out += rows_of_maps(s, ", amp", ", --amp")
+    out += [row(f"{WHAT}, BatchNorm not folded", "its bare forward", s["plain"], s["forward"], 1.1),
+            row(f"{SIX}, BatchNorm not folded", "its six bare forwards", s["plain six"],
+                6 * s["forward"], 1.05)]
+    return out + rows_of_forwards(s)
+
+
+def rows_of_maps(s, key, flag):
+    """The rows of one precision: `key` ends its names in the seconds s, `flag` its titles."""
+    ours, six, fast = (s[name + key] for name in ("ours", "six", "fast"))
+    out = [row(WHAT + flag, f"{name}, one call a class", ours, s[name], limit)
            for name, limit in LIMITS.items() if name in s]
     if "aug_smooth" in s:
-        out.append(row("the same, six views", "pytorch-grad-cam, aug_smooth", s["six"],
-                       s["aug_smooth"], 1 / 20))
-    out += [row(WHAT, "its bare forward", s["ours"], s["fast"], 1.1),
-            row("the same, six views", "its six bare forwards", s["six"], 6 * s["fast"], 1.05),
-            row("the same, BatchNorm not folded", "its bare forward", s["plain"], s["forward"],
-                1.1),
-            row("the same, BatchNorm not folded, six views", "its six bare forwards",
-                s["plain six"], 6 * s["forward"], 1.05),
-            row(FORWARD, "eager, NCHW, float32", s["fast"], s["eager"], 1 / 1.5),
-            row(FORWARD, "eager, NCHW, float32, freed memory kept", s["fast"],
-                s["eager, memory kept"]),
-            row(FORWARD, "the same with BatchNorm not folded", s["fast"], s["forward"])]
-    return out
+        out.append(row(SIX + flag, "pytorch-grad-cam, aug_smooth", six, s["aug_smooth"], 1 / 20))
+    return [*out, row(WHAT + flag, "its bare forward", ours, fast, 1.1),
+            row(SIX + flag, "its six bare forwards", six, 6 * fast, 1.05)]
+
+
+def rows_of_forwards(s):
+    """The rows of the bare forward that make_masks.py runs."""
+    out = []
+    for name, title in (("fast", FORWARD), ("fast, amp", f"{FORWARD}, --amp")):
+        if name in s:
+            out += [row(title, "eager, NCHW, float32", s[name], s["eager"], 1 / 1.5),
+                    row(title, "eager, NCHW, float32, freed memory kept", s[name],
+                        s["eager, memory kept"])]
+    return [*out, row(FORWARD, "the same with BatchNorm not folded", s["fast"], s["forward"])]

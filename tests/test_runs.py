@@ -19,7 +19,8 @@ from cam2seg.runs import processes, progress, signals
 from cam2seg.runs.checkpoints import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
 from cam2seg.runs.exits import run
 from cam2seg.runs.progress import Console, Progress
-from cam2seg.training.devices import check_memory, pick_device, seed_torch
+from cam2seg.training.devices import (check_memory, note_slow_bfloat16, pick_device,
+                                      seed_torch)
 
 META = {"kind": "toy", "note": [1, "a"]}
 
@@ -244,6 +245,20 @@ def test_pick_device(monkeypatch):
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="^'cuda:2' is not there: torch finds 2 CUDA devices$"):
         pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("amp, fast, lines", [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_amp_without_instructions_for_bfloat16_is_told(monkeypatch, amp, fast, lines):
+    class Mkldnn:
+        _is_mkldnn_bf16_supported = staticmethod(lambda: fast)
+
+    said = []
+    monkeypatch.setattr(torch.ops, "mkldnn", Mkldnn)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast)
+    for kind in ("cpu", "cuda"):
+        note_slow_bfloat16(amp, torch.device(kind), lambda event, text: said.append(text))
+        assert len(said) == lines and all(f"--amp: this {kind} has no" in text for text in said)
+        said.clear()
 
 
 def test_a_batch_that_no_memory_holds_is_refused_before_work_begins():

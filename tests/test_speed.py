@@ -4,7 +4,6 @@ the same work."""
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -77,15 +76,12 @@ def test_the_kernel_and_the_pixels_agree_with_ours():
 
 def test_the_counts_of_many_images_are_those_of_each_in_order():
     """They come from several threads."""
-    maps, rles, _ = speed_search.drawn(np.random.default_rng(2))
-    names = [f"{i}.jpg" for i in range(12)]
-    work = SimpleNamespace(names=names, maps=maps[:12], sizes=dict.fromkeys(names, (256, 1600)),
-                           classes=list("1234"), labels=SimpleNamespace(rles=rles))
-    flags = SimpleNamespace(norm="minmax", norm_after=False)
-    got = map_masks.counts_at_thresholds(flags, work, [0.2, 0.6], lambda *a, **k: None)
-    for i, name in enumerate(names):
-        true = masks.decode_all(rles, name, (256, 1600), 4)
-        full = cam.numpy_maps(maps[i], (256, 1600))
+    work = speed_search.drawn(np.random.default_rng(2), 12)
+    got = map_masks.counts_at_thresholds(speed_search.FLAGS, work, [0.2, 0.6],
+                                         lambda *a, **k: None)
+    for i, name in enumerate(work.names):
+        true = masks.decode_all(work.labels.rles, name, (256, 1600), 4)
+        full = cam.numpy_maps(work.maps[i], (256, 1600))
         for n, t in enumerate((0.2, 0.6)):
             inter, pred = speed_search.plain(full, true, t)
             assert got[0][i, :, n].tolist() == inter.tolist()

@@ -12,7 +12,7 @@ from ..data.dataset import ImageSet
 from ..runs import processes
 from ..runs.progress import silent
 from .batches import Batches, to_input
-from .devices import seed_torch
+from .devices import note_slow_bfloat16, seed_torch
 from .fit import Settings, fit
 
 
@@ -65,6 +65,7 @@ def cross_validate(recipe: Recipe, plan: Plan, folds: Iterable[int]) -> None:
     an earlier run has finished is skipped when plan.resume is set. last.pt of a finished fold is
     deleted, because nothing can go on from there. Raises what fit raises.
     """
+    note_slow_bfloat16(plan.amp, plan.device, plan.report)
     pre = recipe.meta["preprocess"]
     prepare = partial(to_input, device=plan.device, mean=pre["mean"], std=pre["std"])
     folds = list(folds)

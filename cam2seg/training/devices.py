@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +26,18 @@ def pick_device(name: str = "auto") -> torch.device:
     if name != "cpu" and int(name[5:] or 0) >= there:
         raise ValueError(f"'{name}' is not there: torch finds {there} CUDA devices")
     return torch.device(name)
+
+
+def note_slow_bfloat16(amp: bool, device: torch.device, report: Callable) -> None:
+    """Report a line where --amp is set and the device has no instructions for bfloat16, so that
+    --amp makes a run slower and not faster: a CPU without AVX-512, or a GPU older than Ampere."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if amp and not fast:
+        report("note", text=f"--amp: this {device.type} has no instructions for bfloat16, so that "
+               "it is slower than without --amp")
 
 
 # float32 values that a network cannot do without for each pixel of its input: the pixel itself (3),

@@ -25,7 +25,7 @@ from ..runs.inputs import image_dir
 from ..runs.progress import Progress
 from . import classifiers as networks
 from .batches import Batches, to_input
-from .devices import check_memory, pick_device
+from .devices import check_memory, note_slow_bfloat16, pick_device
 from .inference import prepared
 
 # The flags on which the maps depend; the others only turn maps into masks.
@@ -120,6 +120,7 @@ def make_maps(args: argparse.Namespace, images: Images, classifiers: Classifiers
         if processes.is_first():
             stored_maps.remove_leftovers(args.out)
         return load_maps(args, images)
+    note_slow_bfloat16(args.amp, classifiers.device, report)
     options, size = map_options(args), args.size or classifiers.preprocess["size"]
     if options.two_sizes:
         size = [2 * side for side in size]
@@ -169,8 +170,7 @@ def pending_batches(pixels: ImageSet, rows: np.ndarray, args: argparse.Namespace
     """Yield (row numbers, pixels) of this process's batches that hold an image without a map.
 
     Where another process has one batch more, ([], None) comes last. The images are cut into batches
-    before any batch is left out. The images that are computed together, on which the last bit of a
-    map depends, then follow from --batch-size alone.
+    before any is left out, because the last bit of a map depends on the images beside it.
     """
     cut = [rows[a:a + args.batch_size] for a in range(0, len(rows), args.batch_size)]
     cut = [part for part in cut if not done[part].all()]
