@@ -2,11 +2,13 @@
 
     make bench
     python benchmarks/speed.py --parts masks maps --data neu --rounds 5
+    python benchmarks/speed.py --parts maps training runs --device cuda --out speed_cuda.json
 
 Prints for each work our seconds, those of its peer, their ratio and the ratio that is allowed. The
 seconds are medians of rounds that are taken in turn, after one that warms up. They are CPU time
-with --threads threads, which other programs disturb least; a row of wall time says so. Only the
-ratios mean something on another machine.
+with --threads threads, which other programs disturb least; a row of wall time says so. With
+--device cuda networks run there, and their seconds are wall time up to the end of that work. Only
+the ratios mean something on another machine.
 
 This process keeps the memory that it frees, as our scripts do (cam2seg/runs/memory.py). Each other
 package that makes maps runs in a process of its own, which hands freed memory back to the system,
@@ -48,6 +50,17 @@ class Seconds(float):
     """CPU seconds that another process has measured."""
 
 
+def clock_of(device):
+    """The clock for work on a device: CPU time, or the wall time at which CUDA has done all work."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def now():
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return now
+
+
 def in_turn(works, rounds, clock=time.process_time):
     """Median seconds {name: s} of callables {name: f}, which run in turn.
 
@@ -67,14 +80,15 @@ def in_turn(works, rounds, clock=time.process_time):
 
 
 @contextmanager
-def process_of_their_own(make, threads):
-    """Callables {name: f} like those that make() returns, which run in another process.
+def process_of_their_own(make, args):
+    """Callables {name: f} like those that make(device) returns, which run in another process.
 
-    Each f returns the Seconds that its work took there. make: a function of a module.
+    Each f returns the Seconds that its work took there. make: a function of a module; args: has
+    `device` and `threads`.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, make, threads), daemon=True)
+    process = context.Process(target=_serve, args=(there, make, args), daemon=True)
     process.start()
     there.close()
 
@@ -87,15 +101,15 @@ def process_of_their_own(make, threads):
     process.join()
 
 
-def _serve(pipe, make, threads):
+def _serve(pipe, make, args):
     """Send the names of the works, then do each one that is asked for and send its seconds."""
-    torch.set_num_threads(threads)
-    works = make()
+    torch.set_num_threads(args.threads)
+    works, clock = make(args.device), clock_of(args.device)
     pipe.send(list(works))
     for name in iter(pipe.recv, None):
-        start = time.process_time()
+        start = clock()
         works[name]()
-        pipe.send(time.process_time() - start)
+        pipe.send(clock() - start)
 
 
 def row(work, peer, ours, theirs, limit=None):
@@ -112,15 +126,17 @@ def package(name):
         return None
 
 
-def machine(threads):
-    """What the seconds depend on: the processor, its cores, torch's threads."""
+def machine(args):
+    """What the seconds depend on: the processor, its cores, torch's threads, the device."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         text = ""
     name = re.search(r"model name\s*: (.*)", text)
     return {"cpu": name[1] if name else platform.processor(), "cores": os.cpu_count(),
-            "torch_threads": threads, "python": platform.python_version()}
+            "torch_threads": args.threads, "python": platform.python_version(),
+            "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda"
+            else "cpu"}
 
 
 def versions():
@@ -152,6 +168,8 @@ def get_args(argv=None):
     p.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     p.add_argument("--rounds", type=int, default=7, help="default: 7")
     p.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    p.add_argument("--device", type=torch.device, default="cpu", help="where the networks of the "
+                   "parts maps, training and runs work (default: cpu)")
     p.add_argument("--data", type=Path, help="folder of images and masks for the part `runs` "
                    "(default: drawn strips)")
     p.add_argument("--images", type=int, default=192, help="images of that part (default: 192)")
@@ -162,7 +180,7 @@ def get_args(argv=None):
 def main(args):
     found = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     parts = {name: found.get("parts", {}).get(name) for name in PARTS}
-    here = machine(args.threads)
+    here = machine(args)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     for name in args.parts:

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from functools import partial
 
 import torch
-from speed import in_turn, package, process_of_their_own, row
+from speed import clock_of, in_turn, package, process_of_their_own, row
 
 from cam2seg import cam, models
+from cam2seg.training.devices import fast_bfloat16
 from cam2seg.training.inference import prepared
 
 BATCH, SIZE, CLASSES, LAYER = 4, (256, 512), 4, "features.8"
@@ -28,27 +29,27 @@ def forward(model, x, times=1):
     return run
 
 
-def with_amp(run):
+def with_amp(run, device):
     """The work as make_masks.py --amp does it."""
     def cast():
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             run()
     return cast
 
 
-def classifier():
+def classifier(device):
     """The network of all rows, with the same random weights in every process."""
     torch.manual_seed(0)
-    return models.Classifier("b0", CLASSES).eval()
+    return models.Classifier("b0", CLASSES).eval().to(device)
 
 
-def image_batch():
-    return torch.randn(BATCH, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+def image_batch(device):
+    return torch.randn(BATCH, 3, *SIZE, generator=torch.Generator().manual_seed(1)).to(device)
 
 
-def pytorch_grad_cam(smooth=False):
+def pytorch_grad_cam(device, smooth=False):
     """pytorch-grad-cam as its README calls it, for one class."""
-    model, x = classifier(), image_batch()
+    model, x = classifier(device), image_batch(device)
     library = package("pytorch_grad_cam")
     target = package("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
 
@@ -58,16 +59,16 @@ def pytorch_grad_cam(smooth=False):
     return {"aug_smooth" if smooth else "pytorch-grad-cam": run}
 
 
-def captum():
+def captum(device):
     """captum has no Grad-CAM++, so that this is Grad-CAM of one class."""
-    model, x = classifier(), image_batch()
+    model, x = classifier(device), image_batch(device)
     method = package("captum.attr").LayerGradCam(model, model.get_submodule(LAYER))
     return {"captum": lambda: method.attribute(x, 0, relu_attributions=True)}
 
 
-def torch_cam():
+def torch_cam(device):
     """torch-cam, for one class."""
-    model, x = classifier(), image_batch()
+    model, x = classifier(device), image_batch(device)
 
     def run():
         with package("torchcam.methods").GradCAMpp(model, LAYER) as method:
@@ -75,9 +76,9 @@ def torch_cam():
     return {"torch-cam": run}
 
 
-def eager():
+def eager(device):
     """The bare forward of a program that does nothing else."""
-    return {"eager": forward(classifier(), image_batch())}
+    return {"eager": forward(classifier(device), image_batch(device))}
 
 
 def maps(model, x, views):
@@ -90,25 +91,26 @@ def maps(model, x, views):
     return run
 
 
-PEERS = {pytorch_grad_cam: "pytorch_grad_cam", partial(pytorch_grad_cam, True): "pytorch_grad_cam",
+PEERS = {pytorch_grad_cam: "pytorch_grad_cam", partial(pytorch_grad_cam, smooth=True): "pytorch_grad_cam",
          captum: "captum.attr", torch_cam: "torchcam.methods"}
 
 
 def rows(args):
-    last = image_batch().to(memory_format=torch.channels_last)
-    model = classifier().to(memory_format=torch.channels_last)
-    fast = prepared(classifier(), torch.device("cpu"))
+    device = args.device
+    last = image_batch(device).to(memory_format=torch.channels_last)
+    model = classifier(device).to(memory_format=torch.channels_last)
+    fast = prepared(classifier(device), device)
     works = {"ours": maps(fast, last, 1), "six": maps(fast, last, 6), "fast": forward(fast, last),
              "plain": maps(model, last, 1), "plain six": maps(model, last, 6),
              "forward": forward(model, last),
-             "eager, memory kept": forward(classifier(), image_batch())}
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        works |= {f"{name}, amp": with_amp(works[name]) for name in ("ours", "six", "fast")}
+             "eager, memory kept": forward(classifier(device), image_batch(device))}
+    if fast_bfloat16(device):
+        works |= {f"{name}, amp": with_amp(works[name], device) for name in ("ours", "six", "fast")}
     others = [eager] + [make for make, module in PEERS.items() if package(module)]
     with ExitStack() as stack:
         for make in others:
-            works |= stack.enter_context(process_of_their_own(make, args.threads))
-        s = in_turn(works, args.rounds)
+            works |= stack.enter_context(process_of_their_own(make, args))
+        s = in_turn(works, args.rounds, clock_of(device))
     s.update({name: CLASSES * s[name] for name in (*LIMITS, "aug_smooth") if name in s})
     out = rows_of_maps(s, "", "")
     if "ours, amp" in s:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from speed import in_turn, row
+from speed import clock_of, in_turn, row
 
 import make_masks
 import train_cls
@@ -42,11 +42,11 @@ def rows(args):
         if drawn:
             strips.write(tmp / "drawn", args.images, (128, 256))
         count = first_images(tmp / "drawn" if drawn else args.data, args.images, data)
-        common = ("--data", data, "--workers", 0, "--device", "cpu", "--overwrite")
+        common = ("--data", data, "--workers", 0, "--device", args.device, "--overwrite")
         call(train_cls, *common, "--out", tmp / "cls", "--weights", "none", "--size", SIDE, SIDE,
              "--folds", 2, "--epochs", 1, "--batch-size", 16)
-        model = models.Classifier("b0", 3).eval().to(memory_format=torch.channels_last)
-        x = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+        model = models.Classifier("b0", 3).eval().to(args.device, memory_format=torch.channels_last)
+        x = torch.randn(BATCH, 3, SIDE, SIDE).to(args.device, memory_format=torch.channels_last)
 
         def forwards():
             with torch.no_grad():
@@ -56,7 +56,7 @@ def rows(args):
 
         s = in_turn({"script": lambda: call(make_masks, *common, "--cls", tmp / "cls", "--out",
                                             tmp / "masks", "--batch-size", BATCH),
-                     "forwards": forwards}, args.rounds)
+                     "forwards": forwards}, args.rounds, clock_of(args.device))
     what = "drawn strips" if drawn else args.data.name
     return [row(f"make_masks.py on {count} images of {what}, {SIDE} x {SIDE}, six views, all stages",
                 "its bare forwards", s["script"], s["forwards"], 1.25)]

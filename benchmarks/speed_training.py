@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from speed import in_turn, package, row
+from speed import clock_of, in_turn, package, row
 
 from cam2seg import models
 from cam2seg.data.dataset import ImageSet
@@ -22,8 +22,8 @@ BATCH, SIDE, CLASSES, FILES = 16, 128, 4, 64
 
 
 def step(model, x, y):
-    """One step of one and the same loop, in channels_last and float32."""
-    model = model.train().to(memory_format=torch.channels_last)
+    """One step of one and the same loop, in channels_last and float32, on the device of x."""
+    model = model.to(x.device).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
     def run():
@@ -49,10 +49,10 @@ def waiting(args):
         y = np.zeros((FILES, CLASSES), np.float32)
         batches = Batches(ImageSet(folder, names, (SIDE, SIDE), y, flips=(False, True)),
                           np.arange(FILES), BATCH, workers=1)
-        model = models.Classifier("b0", CLASSES).to(memory_format=torch.channels_last)
+        model = models.Classifier("b0", CLASSES).to(args.device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
         settings = Settings(F.binary_cross_entropy_with_logits,
-                            lambda x: to_input(x, torch.device("cpu"), MEAN, STD),
+                            lambda x: to_input(x, args.device, MEAN, STD),
                             args.rounds + 1, meta={})
         seen = []
         for n in range(args.rounds + 1):
@@ -65,8 +65,9 @@ def waiting(args):
 
 def rows(args):
     torch.manual_seed(0)
-    x = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
-    label, mask = torch.ones(BATCH, CLASSES), torch.ones(BATCH, CLASSES, SIDE, SIDE)
+    x = torch.randn(BATCH, 3, SIDE, SIDE).to(args.device, memory_format=torch.channels_last)
+    label = torch.ones(BATCH, CLASSES, device=args.device)
+    mask = torch.ones(BATCH, CLASSES, SIDE, SIDE, device=args.device)
     works = {"classifier": step(models.Classifier("b0", CLASSES), x, label),
              "unet": step(models.UNet("b0", CLASSES), x, mask)}
     timm, smp = package("timm"), package("segmentation_models_pytorch")
@@ -76,7 +77,8 @@ def rows(args):
     if smp:
         works["smp"] = step(smp.Unet("efficientnet-b0", encoder_weights=None, classes=CLASSES), x,
                             mask)
-    s = {name: value / BATCH for name, value in in_turn(works, args.rounds).items()}
+    s = in_turn(works, args.rounds, clock_of(args.device))
+    s = {name: value / BATCH for name, value in s.items()}
     what = f"b0, batch {BATCH}, {SIDE} x {SIDE}, seconds an image"
     out = []
     if timm:

@@ -80,7 +80,7 @@ def grad_cam_pp(A: Tensor, G: Tensor, normalized: str | None = None) -> Tensor:
     S = A.sum(dim=(2, 3), keepdim=True)  # (B, K, 1, 1)
     denominator = 2 + S * G
     # At the pole 1 / 0 is infinite. Only there, because 2 + S G has no value nearer to 0 than 1e-7.
-    alpha = (1 / denominator).nan_to_num(nan=torch.nan, posinf=0, neginf=0)
+    alpha = denominator.reciprocal().nan_to_num(nan=torch.nan, posinf=0, neginf=0)
     if normalized:
         alpha = torch.where(G != 0, alpha, 0)  # for the sums; w is 0 there by ReLU(G)
         summed = alpha if normalized == "all" else torch.where(G > 0, alpha, 0)
@@ -133,7 +133,8 @@ def class_maps(model: nn.Module, x: Tensor, target_layer: str | nn.Module,
         if len(captured) != 1:
             raise ValueError(f"layer '{name}' runs {len(captured)} times in a forward")
         A, indices = captured[0], _class_indices(classes, logits)
-        maps = torch.stack([FORMULAS[method](A.detach().to(G.dtype), G)
+        fixed = A.detach().to(torch.promote_types(A.dtype, torch.float32))
+        maps = torch.stack([FORMULAS[method](fixed, G)
                             for G in _gradients(logits, A, indices, f"layer '{name}'")], dim=1)
     return _finite(maps, indices, name), logits.detach()
 

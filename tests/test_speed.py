@@ -3,6 +3,7 @@ the same work."""
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from cam2seg import cam, masks, metrics  # noqa: E402
 from cam2seg.training import inference, map_masks  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
+CPU = torch.device("cpu")
+ARGS = Namespace(device=CPU, threads=1)
 
 
 def test_readme_shows_the_table_that_was_measured():
@@ -43,23 +46,23 @@ def test_work_in_turn_warms_up_once_and_each_round_begins_with_another():
     assert set(got) == {"a", "b"} and all(v > 0 for v in got.values())
 
 
-def slow_and_quick():
+def slow_and_quick(device):
     """Works for a process of their own."""
     return {"slow": lambda: [sum(range(10 ** 6)) for _ in range(20)], "quick": lambda: None}
 
 
 def test_work_of_another_process_is_timed_there():
-    with speed.process_of_their_own(slow_and_quick, 1) as works:
+    with speed.process_of_their_own(slow_and_quick, ARGS) as works:
         got = speed.in_turn(works, 2)
     assert got["slow"] > 0.05 > got["quick"] >= 0
 
 
 def test_our_row_of_maps_runs_the_network_of_the_peers():
     """The weights are the same, and folding changes no logit."""
-    x = speed_maps.image_batch()[:1, :, :64, :64]
-    fast = inference.prepared(speed_maps.classifier(), torch.device("cpu"))
+    x = speed_maps.image_batch(CPU)[:1, :, :64, :64]
+    fast = inference.prepared(speed_maps.classifier(CPU), CPU)
     with torch.no_grad():
-        torch.testing.assert_close(fast(x), speed_maps.classifier()(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fast(x), speed_maps.classifier(CPU)(x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_kernel_and_the_pixels_agree_with_ours():

@@ -28,14 +28,17 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def note_slow_bfloat16(amp: bool, device: torch.device, report: Callable) -> None:
-    """Report a line where --amp is set and the device has no instructions for bfloat16, so that
-    --amp makes a run slower and not faster: a CPU without AVX-512, or a GPU older than Ampere."""
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16: a GPU from Ampere on, a CPU with AVX-512.
+    Without them bfloat16 is slower than float32."""
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if amp and not fast:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def note_slow_bfloat16(amp: bool, device: torch.device, report: Callable) -> None:
+    """Report a line where --amp is set and makes the run slower; see fast_bfloat16."""
+    if amp and not fast_bfloat16(device):
         report("note", text=f"--amp: this {device.type} has no instructions for bfloat16, so that "
                "it is slower than without --amp")
 

@@ -17,7 +17,7 @@ def lost_logits(paths: Sequence[Path], fold: np.ndarray, classifiers: Classifier
                 size: Sequence[int]) -> Callable[[int, Sequence[np.ndarray]], np.ndarray]:
     """The function that says what the C logits of an image lose without the pixels of K masks.
 
-    It takes the image's row number and the masks, bool (H, W) each, and returns float32 (K, C): the
+    It takes the image's row number and the masks, bool (H, W) each, and returns float64 (K, C): the
     logits of the whole image less those of the image without the mask [C-40]. paths and fold are
     those of the N images, and size is (H, W) of the network's input. The network is the one of the
     image's fold, which has not seen it. An image outside the folds, of fold -1, gets the mean over
@@ -34,7 +34,7 @@ def lost_logits(paths: Sequence[Path], fold: np.ndarray, classifiers: Classifier
         x = to_input(torch.from_numpy(batch), device, pre["mean"], pre["std"])
         members = networks_of(classifiers, int(fold[i]))
         with torch.inference_mode():
-            z = torch.stack([net(x).float() for net in members]).mean(dim=0).cpu().numpy()
+            z = torch.stack([net(x).double() for net in members]).mean(dim=0).cpu().numpy()
         return z[0] - z[1:]
 
     return lost

@@ -1,0 +1,148 @@
+"""A training step on one device: images per second, the share of the peak, and where the time goes.
+
+    python benchmarks/step.py
+    python benchmarks/step.py --device cuda --batch-size 64 --size 256 512 --out step_cuda.json
+
+Classifier and U-Net with b0 are trained in float32 and in bfloat16 (--amp of the scripts), in
+channels_last, on one batch that is already there. The peak is what the same device reaches in a
+large matrix product of the same precision. FLOP are those of convolutions and matrix products, two
+for each multiplication, so that the share says how much of a step the best matrix product of that
+many FLOP would take. Prints two tables in Markdown and writes --out.
+"""
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+from speed import clock_of, machine, versions
+
+from cam2seg import models
+from cam2seg.runs.memory import keep_freed_memory
+
+CLASSES = 4
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# What a torch operator belongs to, by parts of its name; the first that fits.
+KINDS = {"optimizer": ("_foreach_", "_fused_", "lerp", "addcdiv", "addcmul"),
+         "convolutions and matrix products": ("conv", "mm", "dot"), "BatchNorm": ("batch_norm",)}
+REST = "activations and other passes over the values"
+
+
+def seconds(work, device, rounds):
+    """Median seconds of work() on the device, after one call that warms up."""
+    clock, found = clock_of(device), []
+    for _ in range(rounds + 1):
+        start = clock()
+        work()
+        found.append(clock() - start)
+    return median(found[1:])
+
+
+def peak(device, dtype, rounds):
+    """FLOP per second of a matrix product n x n x n."""
+    n = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    return 2 * n ** 3 / seconds(lambda: a @ b, device, rounds)
+
+
+def training_step(model, x, target, dtype):
+    """The work of one step: forward, loss, backward and Adam."""
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    amp = torch.autocast(x.device.type, dtype) if dtype != torch.float32 else nullcontext()
+
+    def run():
+        with amp:
+            logits = model(x)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return run
+
+
+def parts_of(work, device):
+    """The share of each kind of operator in the time of work() on the device, {kind: share}."""
+    with profile() as seen:
+        work()
+    found = dict.fromkeys([*KINDS, REST], 0.0)
+    field = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
+    for event in seen.key_averages():
+        if event.key.startswith("aten::"):
+            kind = next((k for k, names in KINDS.items() if any(n in event.key for n in names)),
+                        REST)
+            found[kind] += getattr(event, field)
+    return {kind: value / sum(found.values()) for kind, value in found.items()}
+
+
+def measure(args):
+    """One row {column: value} for each network and precision."""
+    out, device = [], args.device
+    x = torch.randn(args.batch_size, 3, *args.size).to(device, memory_format=torch.channels_last)
+    for title, build, shape in (("classifier", models.Classifier, ()),
+                                ("U-Net", models.UNet, tuple(args.size))):
+        target = torch.ones(args.batch_size, CLASSES, *shape, device=device)
+        for precision, dtype in PRECISIONS.items():
+            torch.manual_seed(0)
+            model = build("b0", CLASSES).to(device, memory_format=torch.channels_last).train()
+            run = training_step(model, x, target, dtype)
+            with FlopCounterMode(display=False) as count:
+                run()
+            took, best = seconds(run, device, args.rounds), peak(device, dtype, args.rounds)
+            flops = count.get_total_flops()
+            out.append({"network": title, "precision": precision,
+                        "images per second": args.batch_size / took, "GFLOP an image":
+                        flops / args.batch_size / 1e9, "GFLOP/s": flops / took / 1e9,
+                        "peak (GFLOP/s)": best / 1e9, "share of the peak": flops / took / best,
+                        **parts_of(run, device)})
+            print(json.dumps(out[-1]), flush=True)
+    return out
+
+
+def markdown(rows):
+    """Two tables: the speed of a step, and the shares of its time."""
+    shares = [*KINDS, REST]
+    tables = [[name for name in rows[0] if name not in shares], ["network", "precision", *shares]]
+    text = []
+    for columns in tables:
+        lines = [columns, ["---"] * len(columns)]
+        for r in rows:
+            lines.append([r[c] if isinstance(r[c], str) else
+                          f"{r[c]:.0%}" if c in shares or c.startswith("share") else f"{r[c]:.3g}"
+                          for c in columns])
+        text.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+    return "\n".join(text)
+
+
+def get_args(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", type=torch.device, default="cpu", help="default: cpu")
+    p.add_argument("--batch-size", type=int, default=16, help="default: 16")
+    p.add_argument("--size", type=int, nargs=2, default=[128, 128], help="default: 128 128")
+    p.add_argument("--rounds", type=int, default=7, help="default: 7")
+    p.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    p.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/step.json")
+    return p.parse_args(argv)
+
+
+def main(args):
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    rows = measure(args)
+    args.out.write_text(json.dumps({
+        "machine": machine(args), "versions": versions(), "batch size": args.batch_size,
+        "size": args.size, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print("\n" + markdown(rows))
+
+
+if __name__ == "__main__":
+    main(get_args())
