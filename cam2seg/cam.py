@@ -278,10 +278,10 @@ def aug_smooth(maps_of: Callable[[Tensor], Tensor], x: Tensor,
 
     x is the network's input, so that a factor scales the normalised image. With `shift`, which is
     mean / std of that normalisation as (3, 1, 1), it scales the raw image instead: the view is
-    f (x + shift) - shift (DEV-6).
+    f (x + shift) - shift = f x + (f - 1) shift (DEV-6).
     """
     def scaled(view, f):
-        return view if f == 1 else f * (view + shift) - shift
+        return view if f == 1 else f * view + (f - 1) * shift
 
     mirror = x.flip(-1)
     maps = [maps_of(scaled(x, f)) for f in SMOOTH_FACTORS]

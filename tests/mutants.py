@@ -460,7 +460,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("guided gate dropped", CAM, "F.relu(R) * gate", "F.relu(R)"),
     ("guided ReLU dropped", CAM, "F.relu(R) * gate", "R * gate"),
     ("mirror not undone", CAM, "maps_of(scaled(mirror, f)).flip(-1)", "maps_of(scaled(mirror, f))"),
-    ("raw image not normalised again", CAM, "f * (view + shift) - shift", "f * (view + shift)"),
+    ("raw image not normalised again", CAM, "f * view + (f - 1) * shift", "f * view + f * shift"),
     ("alphas of the authors unscaled", CAM, "    if normalized:", "    if False:"),
     ("factor forgotten", CAM, "SMOOTH_FACTORS = (1.0, 1.1, 0.9)",
      "SMOOTH_FACTORS = (1.0, 1.1, 1.0)"),

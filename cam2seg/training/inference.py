@@ -27,5 +27,5 @@ def prepared(network: nn.Module, device: torch.device,
             if (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
                     and conv is not kept):
                 block._modules[first] = fuse_conv_bn_eval(conv, norm)
-                block._modules[second] = nn.Identity()
+                block._modules[second] = nn.Identity().eval()
     return network.to(device, memory_format=torch.channels_last)
