@@ -94,7 +94,7 @@ def measure(folder, count, size):
 
     def by(method, *flags):
         return {f"make_masks --method {method}": script(
-            make_masks, "--data", data, "--out", runs / method, "--method", method, *flags,
+            make_masks, "--data", data, "--out", runs / f"by_{method}", "--method", method, *flags,
             *machine)}
 
     found = {

@@ -67,6 +67,26 @@ def test_blur_equals_the_loops(s):
     close(contrast.blur(x.float(), s), loop_blur(x, s), 1e-6)
 
 
+@pytest.mark.parametrize("s", [1, 3, 12])
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1)])
+def test_blur_of_more_pixels_than_a_block_equals_the_loops(s, shape):
+    x = picture(*shape)
+    expected = loop_blur(x, s)
+    close(contrast.blur(x, s), expected, 1e-12)
+    close(contrast.blur(x, s, step=2), expected[::2, ::2], 1e-12)
+    close(contrast.blur(x.float(), s), expected, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_blur_leaves_out_what_has_no_weight_and_nothing_else(monkeypatch, dtype):
+    """An infinite pixel reaches all that give it a weight: inf * 0 is NaN, and inf * w is inf."""
+    x = torch.zeros(1, 600, dtype=dtype)
+    x[0, 300] = torch.inf
+    weights = contrast._gaussian(600, 2, dtype)[:, 300]
+    assert (contrast.blur(x, 2)[0].isinf() == (weights > 0)).all()
+    assert 50 < (weights > 0).sum() < 160
+
+
 def test_blur_at_every_second_row_and_column_is_a_part_of_the_whole():
     x = torch.randn(2, 9, 12)
     for s in (0, 2, np.inf):
