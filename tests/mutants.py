@@ -502,7 +502,7 @@ MUTANTS = [  # what is wrong, file, the line's text, its replacement
     ("above, not at, the threshold", MASKS, ">= float(threshold)", "> float(threshold)"),
     ("area above, not at, the bound", MASKS, "mask.sum() >= min_seg_len",
      "mask.sum() > min_seg_len"),
-    ("mIoU: background of the truth alone", METRICS, "(np.concatenate([t, p]), t, p)", "(t, t, p)"),
+    ("mIoU: background of the truth alone", METRICS, "for runs in (t + p, t, p)]", "for runs in (t, t, p)]"),
     ("mIoU: a class that is nowhere counts as 0", METRICS, "if T + P else None for I, T, P",
      "if T + P else 0.0 for I, T, P"),
     ("mIoU: without the background", METRICS, "_mean(np.array([v for v in values if",

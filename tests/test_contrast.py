@@ -78,13 +78,14 @@ def test_blur_of_more_pixels_than_a_block_equals_the_loops(s, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_blur_leaves_out_what_has_no_weight_and_nothing_else(monkeypatch, dtype):
+def test_a_blur_leaves_out_what_has_no_weight_and_nothing_else(dtype):
     """An infinite pixel reaches all that give it a weight: inf * 0 is NaN, and inf * w is inf."""
-    x = torch.zeros(1, 600, dtype=dtype)
-    x[0, 300] = torch.inf
-    weights = contrast._gaussian(600, 2, dtype)[:, 300]
-    assert (contrast.blur(x, 2)[0].isinf() == (weights > 0)).all()
-    assert 50 < (weights > 0).sum() < 160
+    for at in range(0, 600, 7):
+        x = torch.zeros(1, 600, dtype=dtype)
+        x[0, at] = torch.inf
+        weights = contrast._gaussian(600, 2, dtype)[:, at]
+        assert (contrast.blur(x, 2)[0].isinf() == (weights > 0)).all()
+        assert 25 < (weights > 0).sum() < 160
 
 
 def test_blur_at_every_second_row_and_column_is_a_part_of_the_whole():
