@@ -12,15 +12,32 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import cost  # noqa: E402
 import growth  # noqa: E402
+import step  # noqa: E402
 
 from cam2seg import models  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
+CPU = torch.device("cpu")
 
 
 def test_the_page_on_costs_shows_the_growth_that_was_measured():
     found = json.loads((RESULTS / "growth.json").read_text())
     assert growth.markdown(found) in (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_costs_shows_the_steps_that_were_measured():
+    found = json.loads((RESULTS / "step.json").read_text())
+    text = (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+    for table in step.markdown(found["rows"]).split("\n\n"):
+        assert table in text
+
+
+def test_flop_of_a_forward_and_shares_of_a_step():
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.SiLU(), torch.nn.BatchNorm2d(3))
+    x = torch.randn(5, 2, 8, 8)
+    assert step.forward_flops(net, x) == 2 * 5 * 3 * 2 * 8 * 8
+    shares = step.parts_of(step.training_step(net, x, torch.ones(5, 3, 8, 8), torch.float32), CPU)
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
 
 
 @pytest.mark.parametrize("flags", [["--plan", "severstal"], [],

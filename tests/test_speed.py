@@ -46,6 +46,14 @@ def test_work_in_turn_warms_up_once_and_each_round_begins_with_another():
     assert set(got) == {"a", "b"} and all(v > 0 for v in got.values())
 
 
+def test_the_clock_of_cuda_waits_for_the_work_that_is_under_way(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device = torch.device("cuda")
+    assert speed.clock_of(device)() > 0 and waited == [device]
+    assert speed.clock_of(CPU) is speed.time.process_time
+
+
 def slow_and_quick(device):
     """Works for a process of their own."""
     return {"slow": lambda: [sum(range(10 ** 6)) for _ in range(20)], "quick": lambda: None}

@@ -36,7 +36,7 @@ FILTERS = [("dog", s, l) for s in SMALL for l in LARGE] + [("std", s, 0) for s i
 # bits is 0.004 of x or more.
 ROUNDING = 1e-6
 
-BLOCK = 128  # pixels of a line that are blurred by one product; a multiple of every step
+BLOCK = 128  # rows of K in one product where an image is large; a multiple of every step
 ENOUGH = 10  # [C-5] a group of fewer images says too little
 LEAST_WEIGHT = 1e-3  # [C-6] a local mean exists even where the whole region of a class is far away
 SEED = 2.0  # [C-9] peak over threshold: the ratio of the two thresholds of Canny (1986)
@@ -79,17 +79,19 @@ def blur(x: Tensor, s: float, step: int = 1) -> Tensor:
         return kept
     if s == np.inf:
         return x.mean(dim=(-2, -1), keepdim=True).expand_as(kept)
-    return _blur_lines(_blur_lines(x.mT, s, step).mT, s, step)
+    H, W = x.shape[-2:]
+    limits = torch.finfo(x.dtype)  # exp of less than log(tiny eps / 2) is 0
+    reach = math.ceil(s * math.sqrt(2 * (math.log(2 / limits.tiny) - math.log(limits.eps))))
+    if max(H, W) <= 2 * (BLOCK + reach):
+        return _gaussian(H, s, x.dtype)[::step] @ x @ _gaussian(W, s, x.dtype)[::step].T
+    return _blur_lines(_blur_lines(x.mT, s, step, reach).mT, s, step, reach)
 
 
-def _blur_lines(x, s, step):
-    """x (..., n) blurred along its last axis, BLOCK values at a time. The product leaves out what
-    is so far away that its weight is 0 in the dtype of x, which is most of a long line."""
-    n, range_of = x.shape[-1], torch.finfo(x.dtype)
-    reach = math.ceil(s * math.sqrt(2 * (math.log(2) - math.log(range_of.tiny)
-                                         - math.log(range_of.eps))))
-    K, parts = _gaussian(n, s, x.dtype), []
-    for start in range(0, n, BLOCK):
+def _blur_lines(x, s, step, reach):
+    """x (..., n) blurred along its last axis by products of BLOCK rows of K each, without the
+    columns that are farther away than `reach`, where K is 0."""
+    K, parts = _gaussian(x.shape[-1], s, x.dtype), []
+    for start in range(0, len(K), BLOCK):
         near = slice(max(0, start - reach), start + BLOCK + reach)
         parts.append(x[..., near] @ K[start:start + BLOCK:step, near].T)
     return torch.cat(parts, dim=-1)

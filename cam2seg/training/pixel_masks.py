@@ -68,8 +68,10 @@ def fit(log_image: Callable[[int], Tensor], y: np.ndarray, fold: np.ndarray,
 
 def _read(log_image, N, sample, report, visit):
     """Skewness (N, F) [C-4], and descriptors float16 (N, m, D) of m random pixels each or None."""
-    rng, skew, d = np.random.default_rng(0), [], []
+    rng, skew = np.random.default_rng(0), []
     size = min(SAMPLES, max(1, ALL_SAMPLES // max(N, 1)))
+    # One array from the start: kept arrays between those of each image would scatter the memory.
+    d = np.empty((N, size, pixels.DESCRIPTORS), np.float16) if sample else None
     clock = Progress(N, "pixels: descriptors", report)
     for i in range(N):
         x = log_image(i)
@@ -78,9 +80,9 @@ def _read(log_image, N, sample, report, visit):
         visit(i, r)
         if sample:
             each = pixels.describe(x).flatten(1).T
-            d.append(each[rng.integers(len(each), size=size)].half().numpy())
+            d[i] = each[rng.integers(len(each), size=size)].half().numpy()
         clock.add(1)
-    return np.stack(skew), np.stack(d) if sample else None
+    return np.stack(skew), d
 
 
 def masks_of_image(x: Tensor, y: np.ndarray, fold: int,
