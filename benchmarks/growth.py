@@ -1,6 +1,7 @@
 """Time and peak memory of every stage for growing numbers of images of 256 x 1600.
 
     python benchmarks/growth.py --counts 500 1000 2000 4000
+    python benchmarks/growth.py --methods --counts 250 500 1000 2000
 
 Each stage is a process of its own, which is forked after the imports. Its time is CPU time, and its
 memory the peak that the system has seen. Time should be linear in the number of images and memory
@@ -34,6 +35,7 @@ from cam2seg.runs.exits import run  # noqa: E402
 from cam2seg.training import predictor  # noqa: E402, F401  (torch, before any fork)
 
 SIDES, CLASSES = (256, 1600), 4
+RESULTS = ROOT / "benchmarks/results"
 
 
 def stage(work):
@@ -82,35 +84,52 @@ def write_images(folder, count):
     return names
 
 
-def measure(folder, count, size):
-    """CPU seconds and MiB {stage: (s, MiB)} for this many images."""
+def commands(folder, count, size):
+    """The folders of images and of runs, the names of the images, the flags that all commands share,
+    and those of a training."""
     data, runs = folder / f"data{count}", folder / f"runs{count}"
     names = write_images(data, count)
     machine = "--workers 0 --device cpu --batch-size 16".split()
     small = ["--weights", "none", "--size", *size, "--epochs", 1, "--fold", 0, *machine]
+    return data, runs, names, machine, small
+
+
+def train_classifier(data, runs, small):
+    return script(train_cls, "--data", data, "--out", runs / "cls", "--folds", 2, *small)
+
+
+def train_u_net(data, runs, small):
+    return script(train_seg, "--data", data, "--masks", data / "train.csv", "--folds",
+                  runs / "cls/folds.csv", "--out", runs / "seg", *small)
+
+
+def measure(folder, count, size):
+    """CPU seconds and MiB {stage: (s, MiB)} of the paper's stages for this many images."""
+    data, runs, names, machine, small = commands(folder, count, size)
     maps = ("--data", data, "--cls", runs / "cls", "--out", runs / "masks", "--gate", "labels",
             "--no-aug-smooth", *machine)
-    folds = ("--folds", runs / "cls/folds.csv")
-
-    def by(method, *flags):
-        return {f"make_masks --method {method}": script(
-            make_masks, "--data", data, "--out", runs / f"by_{method}", "--method", method, *flags,
-            *machine)}
-
-    found = {
+    return {
         "checking the images": stage(lambda: inputs.scan(data / "train_images", names) and 0),
-        "train_cls, 1 epoch of 1 fold": script(train_cls, "--data", data, "--out", runs / "cls",
-                                               "--folds", 2, *small),
+        "train_cls, 1 epoch of 1 fold": train_classifier(data, runs, small),
         "make_masks": script(make_masks, *maps),
         "make_masks --reuse-maps --search labels": script(make_masks, *maps, "--reuse-maps",
                                                           "--search", "labels"),
-        "train_seg, 1 epoch of 1 fold": script(train_seg, "--data", data, "--masks",
-                                               data / "train.csv", *folds, "--out", runs / "seg",
-                                               *small),
+        "train_seg, 1 epoch of 1 fold": train_u_net(data, runs, small),
         "evaluate": script(evaluate, "--data", data, "--out", runs / "eval", "--missing", "skip",
                            f"masks={runs}/masks/masks.csv")}
-    return {**found, **by("contrast"), **by("pixels"), **by("auto", "--cls", runs / "cls",
-            "--no-aug-smooth"), **by("seg", "--seg", runs / "seg")}
+
+
+def measure_methods(folder, count, size):
+    """The same of the ways to masks that need no true mask. auto and seg use networks of one fold,
+    so that they make masks for half of the images."""
+    data, runs, _, machine, small = commands(folder, count, size)
+    train_classifier(data, runs, small)
+    train_u_net(data, runs, small)
+    flags = {"contrast": (), "pixels": (), "auto": ("--cls", runs / "cls", "--no-aug-smooth"),
+             "seg": ("--seg", runs / "seg")}
+    return {f"make_masks --method {name}": script(
+        make_masks, "--data", data, "--out", runs / f"by_{name}", "--method", name, *more, *machine)
+        for name, more in flags.items()}
 
 
 def markdown(found):
@@ -131,17 +150,22 @@ def get_args(argv=None):
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--counts", type=int, nargs="+", default=[500, 1000, 2000, 4000])
     p.add_argument("--size", nargs=2, default=["32", "192"], help="of the input (default: 32 192)")
-    p.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/growth.json")
+    p.add_argument("--methods", action="store_true",
+                   help="measure the ways to masks from labels, in place of the paper's stages")
+    p.add_argument("--out", type=Path, help="default: benchmarks/results/growth.json, or "
+                   "growth_methods.json with --methods")
     return p.parse_args(argv)
 
 
 def main(args):
+    name = "growth_methods.json" if args.methods else "growth.json"
+    out, work = args.out or RESULTS / name, measure_methods if args.methods else measure
     found = {}
     with tempfile.TemporaryDirectory() as tmp:
         for count in args.counts:
-            found[str(count)] = measure(Path(tmp), count, args.size)
+            found[str(count)] = work(Path(tmp), count, args.size)
             print(count, json.dumps(found[str(count)]), flush=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print("\n" + markdown(found))
 
 
