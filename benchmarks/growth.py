@@ -85,7 +85,7 @@ def write_images(folder, count):
 
 
 def commands(folder, count, size):
-    """The folders of images and of runs, the names of the images, the flags that all commands share,
+    """The folders of images and runs, the names of the images, the flags that all commands share,
     and those of a training."""
     data, runs = folder / f"data{count}", folder / f"runs{count}"
     names = write_images(data, count)

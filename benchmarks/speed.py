@@ -7,8 +7,9 @@
 Prints for each work our seconds, those of its peer, their ratio and the ratio that is allowed. The
 seconds are medians of rounds that are taken in turn, after one that warms up. They are CPU time
 with --threads threads, which other programs disturb least; a row of wall time says so. With
---device cuda networks run there, and their seconds are wall time up to the end of that work. Only
-the ratios mean something on another machine.
+--device cuda networks run there, and their seconds are wall time, measured after the
+GPU has finished; the parts masks, search and start stay on the CPU. Only the ratios mean something
+on another machine.
 
 This process keeps the memory that it frees, as our scripts do (cam2seg/runs/memory.py). Each other
 package that makes maps runs in a process of its own, which hands freed memory back to the system,
@@ -47,11 +48,11 @@ HEADER = ("work", "peer", "ours (s)", "peer (s)", "ours/peer", "limit", "ours/li
 
 
 class Seconds(float):
-    """CPU seconds that another process has measured."""
+    """Seconds that another process has measured."""
 
 
 def clock_of(device):
-    """The clock for work on a device: CPU time, or the wall time at which CUDA has done all work."""
+    """The clock for work on a device: CPU time, or wall time after CUDA has done all its work."""
     if device.type == "cpu":
         return time.process_time
 
@@ -179,8 +180,11 @@ def get_args(argv=None):
 
 def main(args):
     found = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
-    parts = {name: found.get("parts", {}).get(name) for name in PARTS}
     here = machine(args)
+    if found and found["machine"].get("device", "cpu") != here["device"]:
+        sys.exit(f"{args.out} holds rows of {found['machine'].get('device', 'cpu')}: name another "
+                 f"--out for {here['device']}")
+    parts = {name: found.get("parts", {}).get(name) for name in PARTS}
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     for name in args.parts:

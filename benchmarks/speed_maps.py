@@ -15,7 +15,7 @@ from cam2seg.training.devices import fast_bfloat16
 from cam2seg.training.inference import prepared
 
 BATCH, SIZE, CLASSES, LAYER = 4, (256, 512), 4, "features.8"
-LIMITS = {"pytorch-grad-cam": 1 / 20, "captum": 1, "torch-cam": 1}
+LIMITS = {"pytorch-grad-cam": 1 / 20, "captum (Grad-CAM)": 1, "torch-cam": 1}
 FORWARD = "bare forward of make_masks.py: channels_last, BatchNorm folded, freed memory kept"
 WHAT = f"maps of {CLASSES} classes, b0, batch {BATCH}, {SIZE[0]} x {SIZE[1]}, Grad-CAM++"
 SIX, AMP = "the same, six views", ", --amp"
@@ -63,7 +63,7 @@ def captum(device):
     """captum has no Grad-CAM++, so that this is Grad-CAM of one class."""
     model, x = classifier(device), image_batch(device)
     method = package("captum.attr").LayerGradCam(model, model.get_submodule(LAYER))
-    return {"captum": lambda: method.attribute(x, 0, relu_attributions=True)}
+    return {"captum (Grad-CAM)": lambda: method.attribute(x, 0, relu_attributions=True)}
 
 
 def torch_cam(device):
@@ -91,8 +91,8 @@ def maps(model, x, views):
     return run
 
 
-PEERS = {pytorch_grad_cam: "pytorch_grad_cam", partial(pytorch_grad_cam, smooth=True): "pytorch_grad_cam",
-         captum: "captum.attr", torch_cam: "torchcam.methods"}
+PEERS = {pytorch_grad_cam: "pytorch_grad_cam", captum: "captum.attr", torch_cam: "torchcam.methods",
+         partial(pytorch_grad_cam, smooth=True): "pytorch_grad_cam"}
 
 
 def rows(args):
@@ -122,15 +122,17 @@ def rows(args):
 
 
 def rows_of_peers(s):
-    """The rows of our maps beside those of other packages, from the seconds of all works."""
+    """The rows of our maps beside those of other packages, from the seconds of all works. The
+    others compute in float32 as their users call them, also beside ours with --amp."""
     out = []
     for amp in ("", AMP):
         if "ours" + amp in s:
-            out += [row(WHAT + amp, f"{name}, one call a class", s["ours" + amp], s[name], limit)
+            out += [row(WHAT + amp, f"{name}, float32, {CLASSES} times the call for one class",
+                        s["ours" + amp], s[name], limit)
                     for name, limit in LIMITS.items() if name in s]
             if "aug_smooth" in s:
-                out.append(row(SIX + amp, "pytorch-grad-cam, aug_smooth", s["six" + amp],
-                               s["aug_smooth"], 1 / 20))
+                out.append(row(SIX + amp, f"pytorch-grad-cam, aug_smooth, float32, {CLASSES} times",
+                               s["six" + amp], s["aug_smooth"], 1 / 20))
     return out
 
 
@@ -151,7 +153,8 @@ def rows_of_forwards(s):
     out = []
     for amp in ("", AMP):
         if "fast" + amp in s:
-            out += [row(FORWARD + amp, "eager, NCHW, float32", s["fast" + amp], s["eager"], 1 / 1.5),
+            out += [row(FORWARD + amp, "eager, NCHW, float32", s["fast" + amp], s["eager"],
+                        1 / 1.5),
                     row(FORWARD + amp, "eager, NCHW, float32, freed memory kept", s["fast" + amp],
                         s["eager, memory kept"])]
     return [*out, row(FORWARD, "the same with BatchNorm not folded", s["fast"], s["plain"])]

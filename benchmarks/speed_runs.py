@@ -14,6 +14,7 @@ import train_cls
 from cam2seg import models
 from cam2seg.data.csv_files import read_csv, write_csv
 from cam2seg.demo import strips
+from cam2seg.training.inference import prepared
 
 SIDE, VIEWS, BATCH = 128, 6, 64
 
@@ -45,7 +46,7 @@ def rows(args):
         common = ("--data", data, "--workers", 0, "--device", args.device, "--overwrite")
         call(train_cls, *common, "--out", tmp / "cls", "--weights", "none", "--size", SIDE, SIDE,
              "--folds", 2, "--epochs", 1, "--batch-size", 16)
-        model = models.Classifier("b0", 3).eval().to(args.device, memory_format=torch.channels_last)
+        model = prepared(models.Classifier("b0", 3), args.device)
         x = torch.randn(BATCH, 3, SIDE, SIDE).to(args.device, memory_format=torch.channels_last)
 
         def forwards():

@@ -4,11 +4,12 @@
     python benchmarks/step.py --device cuda --batch-size 64 --size 256 512 --out step_cuda.json
 
 Classifier and U-Net with b0 are trained in float32 and in bfloat16 (--amp of the scripts), in
-channels_last, on one batch that is already there. The peak is what the same device reaches in a
-large matrix product of the same precision. FLOP are those of convolutions and matrix products, two
-for each multiplication; a backward has twice those of its forward. So the share says how much of a
-step one matrix product of that many FLOP would take. Prints two tables in Markdown and writes
---out.
+channels_last, on one batch that is already on the device. FLOP are those of convolutions and matrix
+products, two for each multiplication; a backward has twice those of its forward. The peak is what
+the same device reaches in a large matrix product of the same precision, on CUDA with TF32 for
+float32, as cuDNN's convolutions have it. The share of the peak is the time that a matrix product of
+the same FLOP would take, divided by the time of the step. On a CPU one thread works. Prints two
+tables in Markdown and writes --out.
 """
 
 import argparse
@@ -32,10 +33,10 @@ from cam2seg.runs.memory import keep_freed_memory
 
 CLASSES = 4
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# What a torch operator belongs to, by parts of its name; the first that fits.
-KINDS = {"optimizer": ("_foreach_", "_fused_", "lerp", "addcdiv", "addcmul"),
-         "convolutions and matrix products": ("conv", "mm", "dot"), "BatchNorm": ("batch_norm",)}
-REST = "activations and other passes over the values"
+# What a torch operator outside the optimizer belongs to, by parts of its name.
+KINDS = {"convolutions and matrix products": ("conv", "mm", "dot"), "BatchNorm": ("batch_norm",)}
+REST, ADAM = "activations and other passes over the values", "optimizer"
+SHARES = (*KINDS, REST, ADAM)
 
 
 def seconds(work, device, rounds):
@@ -50,6 +51,7 @@ def seconds(work, device, rounds):
 
 def peak(device, dtype, rounds):
     """FLOP per second of a matrix product n x n x n."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     n = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n ** 3 / seconds(lambda: a @ b, device, rounds)
@@ -82,14 +84,21 @@ def parts_of(work, device):
     """The share of each kind of operator in the time of work() on the device, {kind: share}."""
     with profile() as seen:
         work()
-    found = dict.fromkeys([*KINDS, REST], 0.0)
+    found = dict.fromkeys(SHARES, 0.0)
     field = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
-    for event in seen.key_averages():
-        if event.key.startswith("aten::"):
-            kind = next((k for k, names in KINDS.items() if any(n in event.key for n in names)),
-                        REST)
+    for event in seen.events():
+        if event.name.startswith("aten::"):
+            kind = ADAM if in_optimizer(event) else next(
+                (k for k, names in KINDS.items() if any(n in event.name for n in names)), REST)
             found[kind] += getattr(event, field)
     return {kind: value / sum(found.values()) for kind, value in found.items()}
+
+
+def in_optimizer(event):
+    """Whether an operator runs within the step of an optimizer."""
+    while event and not event.name.startswith("Optimizer.step"):
+        event = event.cpu_parent
+    return event is not None
 
 
 def measure(args):
@@ -116,15 +125,14 @@ def measure(args):
 
 def markdown(rows):
     """Two tables: the speed of a step, and the shares of its time."""
-    shares = [*KINDS, REST]
-    tables = [[name for name in rows[0] if name not in shares], ["network", "precision", *shares]]
+    tables = [[name for name in rows[0] if name not in SHARES], ["network", "precision", *SHARES]]
     text = []
     for columns in tables:
         lines = [columns, ["---"] * len(columns)]
         for r in rows:
             lines.append([r[c] if isinstance(r[c], str) else
-                          f"{r[c]:.0%}" if c in shares or c.startswith("share") else f"{r[c]:.3g}"
-                          for c in columns])
+                          f"{r[c]:.0%}" if c in SHARES or c.startswith("share") else
+                          f"{r[c]:,.0f}" if r[c] >= 100 else f"{r[c]:.3g}" for c in columns])
         text.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
     return "\n".join(text)
 
@@ -136,8 +144,8 @@ def get_args(argv=None):
     p.add_argument("--batch-size", type=int, default=16, help="default: 16")
     p.add_argument("--size", type=int, nargs=2, default=[128, 128], help="default: 128 128")
     p.add_argument("--rounds", type=int, default=7, help="default: 7")
-    p.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
     p.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/step.json")
+    p.set_defaults(threads=1)  # CPU time of several threads would count each of them
     return p.parse_args(argv)
 
 

@@ -20,6 +20,7 @@ from .masks import checked_runs, overlap, union
 
 SCORES = ("dice_pairs", "dice_present", "dice_dataset", "iou", "precision", "recall")
 Scores = dict[str, tuple[list[float | None], float | None]]  # name: values of the classes, mean
+Rles, Sizes = Mapping[tuple[str, int], str], Mapping[str, tuple[int, int]]  # see mask_counts
 
 
 def dice(truth: np.ndarray, pred: np.ndarray, empty: float = 1.0) -> float:
@@ -45,8 +46,7 @@ def _ratio(numerator, denominator, both_empty, empty):
     return np.where(both_empty, empty, out)
 
 
-def mask_counts(names: Sequence[str], truth: Mapping[tuple[str, int], str],
-                pred: Mapping[tuple[str, int], str], sizes: Mapping[str, tuple[int, int]],
+def mask_counts(names: Sequence[str], truth: Rles, pred: Rles, sizes: Sizes,
                 classes: int) -> np.ndarray:
     """The counts inter, truth and pred of all pairs, in pixels, as int64 (3, N, C).
 
@@ -68,22 +68,22 @@ def _counts(t, p):
     return overlap(t, p), t[:, 1].sum(), p[:, 1].sum()
 
 
-def counts_with_background(names: Sequence[str], truth: Mapping[tuple[str, int], str],
-                           pred: Mapping[tuple[str, int], str],
-                           sizes: Mapping[str, tuple[int, int]], classes: int) -> np.ndarray:
-    """The counts of mask_counts and, as number 0 before the classes, those of the background, as
-    int64 (3, N, 1 + C).
+def counts_with_background(names: Sequence[str], truth: Rles, pred: Rles, sizes: Sizes,
+                           classes: int) -> np.ndarray:
+    """The counts of mask_counts after those of the background, number 0: int64 (3, N, 1 + C).
 
     The background are the pixels that are in no mask of the image. Parameters and errors are as in
     mask_counts.
     """
-    out = np.zeros((3, len(names), 1 + classes), np.int64)
+    out, nothing = np.zeros((3, len(names), 1 + classes), np.int64), np.zeros((0, 2), np.int64)
     for i, name in enumerate(names):
-        t, p = ([checked_runs(rles.get((name, c), ""), sizes[name]) for c in range(classes)]
-                for rles in (truth, pred))
-        covered = [union(np.concatenate(runs))[:, 1].sum() for runs in (t + p, t, p)]
-        out[:, i, 0] = sizes[name][0] * sizes[name][1] - np.array(covered)
-        out[:, i, 1:] = np.transpose([_counts(*pair) for pair in zip(t, p, strict=True)])
+        t, p = ({c: checked_runs(text, sizes[name]) for c in range(classes)
+                 if (text := rles.get((name, c)))} for rles in (truth, pred))
+        for c in {*t, *p}:
+            out[:, i, 1 + c] = _counts(t.get(c, nothing), p.get(c, nothing))
+        inter, T, P = _counts(*(union(np.concatenate([*m.values()])) if len(m) > 1 else
+                                next(iter(m.values()), nothing) for m in (t, p)))
+        out[:, i, 0] = sizes[name][0] * sizes[name][1] - np.array([T + P - inter, T, P])
     return out
 
 

@@ -20,6 +20,7 @@ from cam2seg.data.images import open_image
 from cam2seg.data.labels import read_labels
 from cam2seg.models import MEAN, STD
 from cam2seg.runs.checkpoints import load_checkpoint, save_checkpoint
+from cam2seg.training import devices
 from cam2seg.training.batches import to_input
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,13 @@ def test_every_number_of_the_tables_is_the_one_recounted_from_the_files(runs, sh
     iou = metrics_of(runs / "eval")["masks"]["maps"]["iou_with_background"]
     assert [iou["background"], *iou["classes"]] == pytest.approx((shared / either).tolist())
     assert iou["mean"] == pytest.approx((shared / either).mean())
+
+
+def test_maps_with_amp_on_a_slow_cpu_are_made_and_told(runs, shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)
+    assert call("make_masks", "--data", shapes, "--cls", runs / "cls", "--out", tmp_path / "out",
+                "--no-aug-smooth", "--workers", 0, "--device", "cpu", "--amp") == 0
+    assert "--amp: this CPU has no instructions for bfloat16" in capsys.readouterr().out
 
 
 def test_masks_come_from_the_model_that_has_not_seen_the_image(runs, shapes, tmp_path):

@@ -33,11 +33,15 @@ def test_the_page_on_costs_shows_the_steps_that_were_measured():
 
 
 def test_flop_of_a_forward_and_shares_of_a_step():
-    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.SiLU(), torch.nn.BatchNorm2d(3))
-    x = torch.randn(5, 2, 8, 8)
-    assert step.forward_flops(net, x) == 2 * 5 * 3 * 2 * 8 * 8
-    shares = step.parts_of(step.training_step(net, x, torch.ones(5, 3, 8, 8), torch.float32), CPU)
-    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 1), torch.nn.SiLU(), torch.nn.BatchNorm2d(4),
+                              torch.nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    x, y = torch.randn(5, 2, 8, 8), torch.ones(5, 4, 8, 8)
+    assert step.forward_flops(net, x) == 2 * 5 * 8 * 8 * (4 * 2 + 4 * 9)  # depthwise: 9, not 36
+    shares = step.parts_of(step.training_step(net, x, y, torch.float32), CPU)
+    assert set(shares) == set(step.SHARES) and min(shares.values()) > 0
+    adam = torch.optim.Adam(net.parameters())
+    assert step.parts_of(adam.step, CPU)[step.ADAM] == 1
+    assert step.parts_of(lambda: torch.zeros(9, 9).mm(torch.ones(9, 9)), CPU)[step.ADAM] == 0
 
 
 @pytest.mark.parametrize("flags", [["--plan", "severstal"], [],

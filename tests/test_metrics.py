@@ -276,6 +276,8 @@ def test_iou_with_background_where_all_is_covered_and_nothing_is_right():
     counts = metrics.counts_with_background(["a"], *rles, sizes, 2)
     assert counts[:, 0].tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 4]]
     assert metrics.iou_with_background(counts) == ([None, 0, 0], 0)
+    nothing = metrics.counts_with_background(["a"], *rles, sizes, 0)
+    assert nothing.tolist() == [[[4]], [[4]], [[4]]]  # no class, so that all is background
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 10])

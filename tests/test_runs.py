@@ -249,15 +249,12 @@ def test_pick_device(monkeypatch):
 
 @pytest.mark.parametrize("amp, fast, lines", [(True, False, 1), (True, True, 0), (False, False, 0)])
 def test_amp_without_instructions_for_bfloat16_is_told(monkeypatch, amp, fast, lines):
-    class Mkldnn:
-        _is_mkldnn_bf16_supported = staticmethod(lambda: fast)
-
     said = []
-    monkeypatch.setattr(torch.ops, "mkldnn", Mkldnn)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast)
-    for kind in ("cpu", "cuda"):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8 if fast else 7, 5))
+    for kind, name in (("cpu", "CPU"), ("cuda:1", "GPU")):
         note_slow_bfloat16(amp, torch.device(kind), lambda event, text: said.append(text))
-        assert len(said) == lines and all(f"--amp: this {kind} has no" in text for text in said)
+        assert len(said) == lines and all(f"--amp: this {name} has no" in text for text in said)
         said.clear()
 
 

@@ -19,6 +19,7 @@ from cam2seg.data import files as files_module
 from cam2seg.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from cam2seg.runs.progress import Console, silent
 from cam2seg.runs.signals import Stopped
+from cam2seg.training import devices
 from cam2seg.training import fit as fit_module
 from cam2seg.training.batches import Batches, to_input
 from cam2seg.training.cross_validation import Plan, Recipe, cross_validate
@@ -647,6 +648,15 @@ def test_resume_skips_what_is_finished_and_goes_on_with_the_rest(tmp_path):
     assert len(built) == 2 and tree(tmp_path / "part") == tree(tmp_path / "whole")
     cross_validate(recipe(build=build), plan(tmp_path / "part"), [0])
     assert len(built) == 3  # without resume a finished fold is trained again
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_training_with_amp_on_a_slow_cpu_is_told(tmp_path, monkeypatch, fast):
+    notes = []
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: fast)
+    cross_validate(recipe(), plan(tmp_path / "amp", amp=True, epochs=1, report=lambda event, **facts:
+                                  notes.append(facts["text"]) if event == "note" else None), [0])
+    assert [note.split(" has")[0] for note in notes] == ([] if fast else ["--amp: this CPU"])
 
 
 def test_a_network_that_returns_a_tuple_plugs_in_with_its_own_loss(tmp_path):

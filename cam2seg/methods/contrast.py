@@ -32,8 +32,7 @@ LOG_OFFSET = 0.05
 SMALL, LARGE, SPREAD = (0, 1, 2, 4), (6, 12, 25, 50, np.inf), (2, 4, 8)
 FILTERS = [("dog", s, l) for s in SMALL for l in LARGE] + [("std", s, 0) for s in SPREAD]
 
-# A difference of x, or of a response, below this is the rounding of float32. One grey level of 8
-# bits is 0.004 of x or more.
+# Smaller differences of x or of a response are rounding of float32. A grey level is 0.004 or more.
 ROUNDING = 1e-6
 
 BLOCK = 128  # rows of K in one product where an image is large; a multiple of every step
@@ -111,11 +110,9 @@ def respond(x: Tensor, kind: str, s: float, l: float, w: Tensor | None = None) -
 
 
 def responses(x: Tensor) -> Tensor:
-    """The responses [C-3] of all filters to x (H, W), at every second row and column: (F, pixels).
-    """
+    """The responses [C-3] of all filters to every second row and column of x (H, W): (F, pixels)."""
     x = x - x.mean()
-    # Each blur once, unlike respond.
-    blurred = {s: blur(x, s, step=2) for s in {*SMALL, *LARGE, *SPREAD}}
+    blurred = {s: blur(x, s, step=2) for s in {*SMALL, *LARGE, *SPREAD}}  # each once
     square = x * x
     r = [blurred[s] - blurred[l] if kind == "dog" else
          (blur(square, s, step=2) - blurred[s] ** 2).clamp(min=0).sqrt() for kind, s, l in FILTERS]

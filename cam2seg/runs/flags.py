@@ -100,8 +100,8 @@ def add_machine(p: argparse.ArgumentParser) -> None:
     p.add_argument("--workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)),
                    help="processes that read images")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    p.add_argument("--amp", action="store_true", help="bfloat16 autocast: faster on "
-                   "GPUs from Ampere on, and on CPUs with AVX-512 for maps, but not for training")
+    p.add_argument("--amp", action="store_true", help="bfloat16 autocast: for GPUs from Ampere on, "
+                   "and for maps on CPUs with AVX512-BF16")
 
 
 def natural(text: str, least: int = 0) -> int:

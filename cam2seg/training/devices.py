@@ -29,18 +29,19 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16: a GPU from Ampere on, a CPU with AVX-512.
+    """Whether a device has instructions for bfloat16: a GPU from Ampere on, a CPU with AVX512-BF16.
     Without them bfloat16 is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def note_slow_bfloat16(amp: bool, device: torch.device, report: Callable) -> None:
-    """Report a line where --amp is set and makes the run slower; see fast_bfloat16."""
+    """Report a line where --amp is set and the device has no instructions for bfloat16."""
     if amp and not fast_bfloat16(device):
-        report("note", text=f"--amp: this {device.type} has no instructions for bfloat16, so that "
-               "it is slower than without --amp")
+        name = "GPU" if device.type == "cuda" else "CPU"
+        report("note", text=f"--amp: this {name} has no instructions for bfloat16, so that the run "
+               "takes longer than without --amp")
 
 
 # float32 values that a network cannot do without for each pixel of its input: the pixel itself (3),
