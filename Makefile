@@ -81,6 +81,7 @@ bench: $(VENV)/dev
 
 growth: $(VENV)/test
 	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py --methods --counts 250 500 1000 2000
 
 # The classifiers of `make demo`; or DATA=neu CLS=runs/cls, all folds trained on it.
 CLS = $(OUT)/cls

@@ -72,7 +72,8 @@ def rows(args):
              "unet": step(models.UNet("b0", CLASSES), x, mask)}
     timm, smp = package("timm"), package("segmentation_models_pytorch")
     if timm:
-        net = timm.create_model("efficientnet_b0", num_classes=CLASSES, drop_rate=0.2)
+        net = timm.create_model("efficientnet_b0", num_classes=CLASSES, drop_rate=0.2,
+                                drop_path_rate=0.2)  # as torchvision's network drops paths
         works["timm"] = step(net, x, label)
     if smp:
         works["smp"] = step(smp.Unet("efficientnet-b0", encoder_weights=None, classes=CLASSES), x,
