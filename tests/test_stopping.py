@@ -244,7 +244,7 @@ def test_maps_of_networks_that_were_trained_again_are_not_taken_up(runs, shapes,
 
 
 def test_evaluation_stops_when_asked(runs, shapes, tmp_path, monkeypatch, capsys):
-    raise_in(monkeypatch, metrics, "mask_counts", 1)
+    raise_in(monkeypatch, metrics, "counts_with_background", 1)
     flags = ("--data", shapes, "--out", tmp_path, "--figures", 0, f"m={runs}/masks/masks.csv")
     assert call("evaluate", *flags) == 143
     monkeypatch.undo()

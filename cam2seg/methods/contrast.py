@@ -14,7 +14,6 @@ evidence for a class, t its threshold. N images, C classes, F filters. `labels` 
 a row without a label is a clean image. All lengths are in pixels.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -80,7 +79,7 @@ def blur(x: Tensor, s: float, step: int = 1) -> Tensor:
         return x.mean(dim=(-2, -1), keepdim=True).expand_as(kept)
     H, W = x.shape[-2:]
     limits = torch.finfo(x.dtype)  # exp of less than log(tiny eps / 2) is 0
-    reach = math.ceil(s * math.sqrt(2 * (math.log(2 / limits.tiny) - math.log(limits.eps))))
+    reach = int(np.ceil(s * np.sqrt(2 * (np.log(2 / limits.tiny) - np.log(limits.eps)))))
     if max(H, W) <= 2 * (BLOCK + reach):
         return _gaussian(H, s, x.dtype)[::step] @ x @ _gaussian(W, s, x.dtype)[::step].T
     return _blur_lines(_blur_lines(x.mT, s, step, reach).mT, s, step, reach)
