@@ -21,13 +21,16 @@ from cam2seg.training.fit import Settings
 BATCH, SIDE, CLASSES, FILES = 16, 128, 4, 64
 
 
-def step(model, x, y):
-    """One step of one and the same loop, in channels_last and float32, on the device of x."""
+def step(model, x, y, amp=False):
+    """One step of one and the same loop, in channels_last, on the device of x, in float32 or in
+    bfloat16 as with --amp: forward, loss, backward and Adam."""
     model = model.to(x.device).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
     def run():
-        loss = F.binary_cross_entropy_with_logits(model(x), y)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
+            logits = model(x)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

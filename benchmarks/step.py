@@ -15,18 +15,16 @@ tables in Markdown and writes --out.
 import argparse
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
 
 import torch
-import torch.nn.functional as F
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-from speed import clock_of, machine, versions
+from speed import clock_of, in_turn, machine, versions
+from speed_training import step
 
 from cam2seg import models
 from cam2seg.runs.memory import keep_freed_memory
@@ -40,13 +38,8 @@ SHARES = (*KINDS, REST, ADAM)
 
 
 def seconds(work, device, rounds):
-    """Median seconds of work() on the device, after one call that warms up."""
-    clock, found = clock_of(device), []
-    for _ in range(rounds + 1):
-        start = clock()
-        work()
-        found.append(clock() - start)
-    return median(found[1:])
+    """Median seconds of work() on the device."""
+    return in_turn({"work": work}, rounds, clock_of(device))["work"]
 
 
 def peak(device, dtype, rounds):
@@ -63,21 +56,6 @@ def forward_flops(model, x):
     with torch.no_grad(), FlopCounterMode(display=False) as count:
         model(x)
     return count.get_total_flops()
-
-
-def training_step(model, x, target, dtype):
-    """The work of one step: forward, loss, backward and Adam."""
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    amp = torch.autocast(x.device.type, dtype) if dtype != torch.float32 else nullcontext()
-
-    def run():
-        with amp:
-            logits = model(x)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return run
 
 
 def parts_of(work, device):
@@ -110,8 +88,8 @@ def measure(args):
         target = torch.ones(args.batch_size, CLASSES, *shape, device=device)
         for precision, dtype in PRECISIONS.items():
             torch.manual_seed(0)
-            model = build("b0", CLASSES).to(device, memory_format=torch.channels_last).train()
-            run = training_step(model, x, target, dtype)
+            model = build("b0", CLASSES)
+            run = step(model, x, target, amp=precision == "bfloat16")
             took, best = seconds(run, device, args.rounds), peak(device, dtype, args.rounds)
             flops = 3 * forward_flops(model, x)
             out.append({"network": title, "precision": precision,

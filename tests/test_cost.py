@@ -38,7 +38,7 @@ def test_flop_of_a_forward_and_shares_of_a_step():
                               torch.nn.Conv2d(4, 4, 3, padding=1, groups=4))
     x, y = torch.randn(5, 2, 8, 8), torch.ones(5, 4, 8, 8)
     assert step.forward_flops(net, x) == 2 * 5 * 8 * 8 * (4 * 2 + 4 * 9)  # depthwise: 9, not 36
-    shares = step.parts_of(step.training_step(net, x, y, torch.float32), CPU)
+    shares = step.parts_of(step.step(net, x, y), CPU)
     assert set(shares) == set(step.SHARES) and min(shares.values()) > 0
     adam = torch.optim.Adam(net.parameters())
     assert step.parts_of(adam.step, CPU)[step.ADAM] == 1
